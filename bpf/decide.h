@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/*
+ * The whole decision of the guard over plain values: compiled into the BPF program, which fills a
+ * postern_call from the kernel's structures, and into native tests, which fill it as they like.
+ *
+ * Everything unknown is refused. No function here reads anything but its arguments, and none trusts a policy
+ * to be well formed: a policy of random bytes may refuse too much but never allows a call outside all of its
+ * windows. Sums are arranged so that they cannot wrap.
+ */
+#ifndef POSTERN_BPF_DECIDE_H
+#define POSTERN_BPF_DECIDE_H
+
+#include "policy.h"
+
+#ifndef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+#endif
+
+/* Why a call is refused; 0 is allowed. */
+enum postern_verdict {
+    POSTERN_ALLOW = 0,
+    POSTERN_DENY_SYSCALL = -1, /* not one of the system calls whose arguments are known to be the call's */
+    POSTERN_DENY_COMMAND = -2, /* ioctl command that is not listed */
+    POSTERN_DENY_COMPAT = -3,  /* 32-bit system call */
+    POSTERN_DENY_FLAGS = -4,   /* mmap flags: not shared, or unknown */
+    POSTERN_DENY_PROT = -5,    /* executable or unknown protection */
+    POSTERN_DENY_RANGE = -6,   /* not inside one window that allows this access in this way */
+    POSTERN_DENY_TASK = -7,    /* kernel thread, io_uring worker, or a task that uses io_uring */
+    POSTERN_DENY_RECEIVER = -8,
+    POSTERN_DENY_MASK = -9, /* access that is not exactly a read or a write */
+    POSTERN_DENY_HOOK = -10,
+};
+
+enum postern_hook {
+    POSTERN_HOOK_IOCTL = 1,
+    POSTERN_HOOK_IOCTL_COMPAT = 2,
+    POSTERN_HOOK_MMAP = 3,
+    POSTERN_HOOK_MPROTECT = 4,
+    POSTERN_HOOK_ACCESS = 5, /* read or write: LSM hook file_permission */
+    POSTERN_HOOK_RECEIVE = 6,
+};
+
+/* postern_call.task */
+#define POSTERN_TASK_COMPAT 1u     /* the system call was entered in 32-bit mode */
+#define POSTERN_TASK_KERNEL 2u     /* kernel thread or io_uring worker: it has no system call of its own */
+#define POSTERN_TASK_IO_URING 4u   /* has an io_uring context */
+#define POSTERN_TASK_IN_SANDBOX 8u /* in the cgroup subtree of the policy's sandbox */
+#define POSTERN_TASK_KNOWN 15u
+
+/* x86-64 system call numbers; x32 has bit 30 set in them, so it never compares equal. */
+#define POSTERN_NR_MMAP 9u
+#define POSTERN_NR_IOCTL 16u
+#define POSTERN_NR_PREAD64 17u
+#define POSTERN_NR_PWRITE64 18u
+
+/* include/linux/fs.h */
+#define POSTERN_MAY_WRITE 2u
+#define POSTERN_MAY_READ 4u
+
+/* include/uapi/asm-generic/mman-common.h, arch/x86/include/uapi/asm/mman.h */
+#define POSTERN_PROT_READ 1u
+#define POSTERN_PROT_WRITE 2u
+#define POSTERN_MAP_TYPE 0x0fu
+#define POSTERN_MAP_SHARED 0x01u
+#define POSTERN_MAP_SHARED_VALIDATE 0x03u
+/* FIXED, 32BIT, LOCKED, NORESERVE, POPULATE, NONBLOCK, FIXED_NOREPLACE: where and how eagerly, not what. */
+#define POSTERN_MAP_HARMLESS (0x10u | 0x40u | 0x2000u | 0x4000u | 0x8000u | 0x10000u | 0x100000u)
+
+/* One call as a hook sees it. A field that its hook does not have is 0. */
+struct postern_call {
+    __u32 hook;
+    __u32 task;
+    __u64 nr;      /* saved orig_ax */
+    __u64 args[6]; /* saved rdi, rsi, rdx, r10, r8, r9 */
+    __u64 reqprot; /* mmap, mprotect: as asked for */
+    __u64 prot;    /* mmap, mprotect: as it will be applied */
+    __u64 flags;   /* mmap: as the hook got them */
+    __u64 vma_pgoff;
+    __u64 vma_length;
+    __u32 cmd;  /* ioctl */
+    __u32 mask; /* access */
+};
+
+/*
+ * The tests on windows have no branches: a verifier follows each side of a branch through the rest of the
+ * loop over the windows, which with five tests a window took Linux 6.1 half a million steps. These give 0 or
+ * 1; the empty asm keeps the compiler from seeing that they are comparisons and making branches of them
+ * again.
+ */
+static __always_inline __u64 postern_top_bit(__u64 value) {
+    __asm__("" : "+r"(value));
+    return value >> 63;
+}
+
+static __always_inline __u64 postern_less(__u64 a, __u64 b) {
+    /* the borrow of a - b */
+    return postern_top_bit((~a & b) | ((~a | b) & (a - b)));
+}
+
+static __always_inline __u64 postern_nonzero(__u64 a) {
+    return postern_top_bit(a | (0 - a));
+}
+
+/* Is [start, start + length), not empty, inside [base, base + size)? All four are arbitrary; nothing wraps.
+ */
+static __always_inline __u64 postern_inside(__u64 start, __u64 length, __u64 base, __u64 size) {
+    return postern_nonzero(length) & (postern_less(size, length) ^ 1) & (postern_less(start, base) ^ 1) &
+           (postern_less(size - length, start - base) ^ 1);
+}
+
+/* 1 if the window is not empty and its last byte is within the offset space. */
+static __always_inline __u64 postern_is_sane(const struct postern_window* window) {
+    return postern_nonzero(window->length) &
+           (postern_less(window->offset + window->length - 1, window->offset) ^ 1);
+}
+
+/* Size of a sane window rounded out to pages. 0, in which nothing lies, if that is all of 2^64. */
+static __always_inline __u64 postern_rounded_size(const struct postern_window* window) {
+    const __u64 mask = POSTERN_PAGE_SIZE - 1;
+    const __u64 last = window->offset + window->length - 1;
+    return (last | mask) - (window->offset & ~mask) + 1;
+}
+
+/* 1 if the window has all of the access and method bits in `needed`. */
+static __always_inline __u64 postern_offers(const struct postern_window* window, __u32 needed) {
+    return postern_nonzero(needed & ~window->flags) ^ 1;
+}
+
+static __always_inline __u32 postern_prot_access(__u64 prot) {
+    return (prot & POSTERN_PROT_READ ? POSTERN_WINDOW_READ : 0) |
+           (prot & POSTERN_PROT_WRITE ? POSTERN_WINDOW_WRITE : 0);
+}
+
+/* Does one window allow all of `needed` on a range of mapped pages? */
+static __always_inline int postern_any_window_maps(const struct postern_policy* policy, __u64 start,
+                                                   __u64 length, __u32 needed, int by_vma_offset) {
+    __u64 found = 0;
+    for (__u32 i = 0; i < POSTERN_MAX_WINDOWS; i++) {
+        if (i >= policy->n_windows) break;
+        const struct postern_window* window = &policy->windows[i];
+        const __u64 base = by_vma_offset ? window->vma_offset : window->offset & ~(POSTERN_PAGE_SIZE - 1);
+        found |= postern_is_sane(window) & postern_offers(window, needed) &
+                 postern_inside(start, length, base, postern_rounded_size(window));
+    }
+    return found != 0;
+}
+
+/* Does one window allow all of `needed` on exactly these bytes? */
+static __always_inline int postern_any_window_reads(const struct postern_policy* policy, __u64 start,
+                                                    __u64 length, __u32 needed) {
+    __u64 found = 0;
+    for (__u32 i = 0; i < POSTERN_MAX_WINDOWS; i++) {
+        if (i >= policy->n_windows) break;
+        const struct postern_window* window = &policy->windows[i];
+        found |= postern_is_sane(window) & postern_offers(window, needed) &
+                 postern_inside(start, length, window->offset, window->length);
+    }
+    return found != 0;
+}
+
+/*
+ * ioctl(2). The command is the hook's own argument. The number is checked all the same: whatever reaches this
+ * hook by another way (a 32-bit ioctl, on kernels without a hook of its own for that) is not known.
+ */
+static __always_inline int postern_decide_ioctl(const struct postern_policy* policy,
+                                                const struct postern_call* call) {
+    if (call->task & POSTERN_TASK_COMPAT) return POSTERN_DENY_COMPAT;
+    if (call->task & POSTERN_TASK_KERNEL) return POSTERN_DENY_TASK;
+    if (call->nr != POSTERN_NR_IOCTL) return POSTERN_DENY_SYSCALL;
+    for (__u32 i = 0; i < POSTERN_MAX_IOCTLS; i++) {
+        if (i >= policy->n_ioctls) break;
+        if (policy->ioctls[i] == call->cmd) return POSTERN_ALLOW;
+    }
+    return POSTERN_DENY_COMMAND;
+}
+
+/*
+ * mmap(2). The hook gets neither offset nor length, so both come from the registers saved at system call
+ * entry, which the caller cannot change any more; only where mmap(2) itself is the call in progress are they
+ * the ones that count. remap_file_pages(2) comes here with a number of its own.
+ *
+ * x86 has no pages that can be written and not read: a window that may only be written can be read by a
+ * mapping of it all the same.
+ */
+static __always_inline int postern_decide_mmap(const struct postern_policy* policy,
+                                               const struct postern_call* call) {
+    const __u64 mask = POSTERN_PAGE_SIZE - 1;
+    const __u64 length = call->args[1];
+    const __u64 flags = call->args[3];
+    const __u64 offset = call->args[5];
+    const __u64 prot = call->args[2] | call->reqprot | call->prot;
+    const __u64 type = flags & POSTERN_MAP_TYPE;
+
+    if (call->task & POSTERN_TASK_COMPAT) return POSTERN_DENY_COMPAT;
+    if (call->task & POSTERN_TASK_KERNEL) return POSTERN_DENY_TASK;
+    if (call->nr != POSTERN_NR_MMAP) return POSTERN_DENY_SYSCALL;
+    /* A private mapping is a copy under no rule; flags of the hook that differ are not this call's. */
+    if (type != POSTERN_MAP_SHARED && type != POSTERN_MAP_SHARED_VALIDATE) return POSTERN_DENY_FLAGS;
+    if (flags & ~(__u64)(POSTERN_MAP_TYPE | POSTERN_MAP_HARMLESS)) return POSTERN_DENY_FLAGS;
+    if (flags != call->flags) return POSTERN_DENY_FLAGS;
+    if (prot & ~(__u64)(POSTERN_PROT_READ | POSTERN_PROT_WRITE)) return POSTERN_DENY_PROT;
+    if (offset & mask) return POSTERN_DENY_RANGE;
+    if (length == 0 || length > ~(__u64)0 - mask) return POSTERN_DENY_RANGE;
+    if (!postern_any_window_maps(policy, offset, (length + mask) & ~mask,
+                                 POSTERN_WINDOW_MMAP | postern_prot_access(prot), 0)) {
+        return POSTERN_DENY_RANGE;
+    }
+    return POSTERN_ALLOW;
+}
+
+/*
+ * mprotect(2), pkey_mprotect(2). The hook is called once for each mapping that the range touches, with the
+ * whole mapping before it is split. Its place in the file is in the mapping itself, so the registers do not
+ * matter.
+ */
+static __always_inline int postern_decide_mprotect(const struct postern_policy* policy,
+                                                   const struct postern_call* call) {
+    const __u64 prot = call->reqprot | call->prot;
+
+    if (prot & ~(__u64)(POSTERN_PROT_READ | POSTERN_PROT_WRITE)) return POSTERN_DENY_PROT;
+    if (call->vma_pgoff > ~(__u64)0 / POSTERN_PAGE_SIZE) return POSTERN_DENY_RANGE;
+    if (!postern_any_window_maps(policy, call->vma_pgoff * POSTERN_PAGE_SIZE, call->vma_length,
+                                 POSTERN_WINDOW_MMAP | postern_prot_access(prot), 1)) {
+        return POSTERN_DENY_RANGE;
+    }
+    return POSTERN_ALLOW;
+}
+
+/*
+ * Reads and writes. The hook gets no position; only pread64(2) and pwrite64(2) have it in registers, as the
+ * position and count that the driver then sees. Every other way, and there are many, is refused by its
+ * number.
+ *
+ * A task that uses io_uring is refused even those two. io_uring finishes requests in task work, at the end of
+ * whatever system call the task is in, with that call's registers still saved: a queued read of any position
+ * would pass for the pread64 in progress. The worker threads of io_uring show the number 0, which is read(2);
+ * they are refused as such and by their kind.
+ */
+static __always_inline int postern_decide_access(const struct postern_policy* policy,
+                                                 const struct postern_call* call) {
+    __u32 needed = POSTERN_WINDOW_PREAD;
+
+    if (call->task & POSTERN_TASK_COMPAT) return POSTERN_DENY_COMPAT;
+    if (call->task & (POSTERN_TASK_KERNEL | POSTERN_TASK_IO_URING)) return POSTERN_DENY_TASK;
+    if (call->nr == POSTERN_NR_PREAD64) {
+        if (call->mask != POSTERN_MAY_READ) return POSTERN_DENY_MASK;
+        needed |= POSTERN_WINDOW_READ;
+    } else if (call->nr == POSTERN_NR_PWRITE64) {
+        if (call->mask != POSTERN_MAY_WRITE) return POSTERN_DENY_MASK;
+        needed |= POSTERN_WINDOW_WRITE;
+    } else {
+        return POSTERN_DENY_SYSCALL;
+    }
+    if (!postern_any_window_reads(policy, call->args[3], call->args[2], needed)) return POSTERN_DENY_RANGE;
+    return POSTERN_ALLOW;
+}
+
+/* SCM_RIGHTS, pidfd_getfd(2), SECCOMP_IOCTL_NOTIF_ADDFD, io_uring's FIXED_FD_INSTALL: the task is the
+ * receiver. */
+static __always_inline int postern_decide_receive(const struct postern_policy* policy,
+                                                  const struct postern_call* call) {
+    if (policy->forward == POSTERN_FORWARD_ANYONE) return POSTERN_ALLOW;
+    if (policy->forward == POSTERN_FORWARD_SANDBOX && call->task & POSTERN_TASK_IN_SANDBOX)
+        return POSTERN_ALLOW;
+    return POSTERN_DENY_RECEIVER;
+}
+
+/* POSTERN_ALLOW, or the negative reason of the refusal. */
+static __always_inline int postern_decide(const struct postern_policy* policy,
+                                          const struct postern_call* call) {
+    if (call->task & ~POSTERN_TASK_KNOWN) return POSTERN_DENY_TASK;
+    switch (call->hook) {
+        case POSTERN_HOOK_IOCTL:
+            return postern_decide_ioctl(policy, call);
+        case POSTERN_HOOK_IOCTL_COMPAT:
+            return POSTERN_DENY_COMPAT;
+        case POSTERN_HOOK_MMAP:
+            return postern_decide_mmap(policy, call);
+        case POSTERN_HOOK_MPROTECT:
+            return postern_decide_mprotect(policy, call);
+        case POSTERN_HOOK_ACCESS:
+            return postern_decide_access(policy, call);
+        case POSTERN_HOOK_RECEIVE:
+            return postern_decide_receive(policy, call);
+        default:
+            return POSTERN_DENY_HOOK;
+    }
+}
+
+#endif

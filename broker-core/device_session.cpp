@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "broker-core/device_session.h"
+
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <linux/pci_regs.h>
+#include <linux/vfio.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <set>
+
+#include "broker-core/file.h"
+#include "broker-core/vfio.h"
+
+namespace postern {
+namespace {
+
+constexpr uint64_t kHugePage = 2ULL << 20;
+
+Result<UniqueFd> duplicate(int fd) {
+    UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+    if (!copy) {
+        const int error = errno;
+        return fail_errno(error, "cannot duplicate a file descriptor");
+    }
+    return copy;
+}
+
+/// Memory of `size` bytes, zeroed. The mapping is only needed while VFIO pins the pages.
+struct MappedMemory {
+    UniqueFd memfd;
+    void* address = MAP_FAILED;
+    uint64_t size = 0;
+
+    MappedMemory() = default;
+    MappedMemory(MappedMemory&& other) noexcept
+        : memfd(std::move(other.memfd)),
+          address(std::exchange(other.address, MAP_FAILED)),
+          size(other.size) {}
+    MappedMemory& operator=(MappedMemory&&) = delete;
+    MappedMemory(const MappedMemory&) = delete;
+    MappedMemory& operator=(const MappedMemory&) = delete;
+    ~MappedMemory() {
+        if (address != MAP_FAILED) ::munmap(address, size);
+    }
+};
+
+Result<MappedMemory> make_memory(const PlannedDma& dma, bool huge) {
+    MappedMemory memory;
+    memory.size = dma.size;
+    const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0U);
+    memory.memfd = UniqueFd(::memfd_create(("postern-dma-" + dma.name).c_str(), flags));
+    if (!memory.memfd) {
+        const int error = errno;
+        return fail_errno(error, "memfd_create");
+    }
+    if (::ftruncate(memory.memfd.get(), static_cast<off_t>(dma.size)) != 0) {
+        const int error = errno;
+        return fail_errno(error, "cannot size memory of {}", format_size(dma.size));
+    }
+    // hugetlb reserves its pages here: without enough of them this fails rather than a later touch.
+    memory.address = ::mmap(nullptr, dma.size, PROT_READ | PROT_WRITE, MAP_SHARED, memory.memfd.get(), 0);
+    if (memory.address == MAP_FAILED) {
+        const int error = errno;
+        return fail_errno(error, "cannot map memory of {}", format_size(dma.size));
+    }
+    // The pages are pinned for the device: a client that changed the file's size would only part itself from
+    // them.
+    if (::fcntl(memory.memfd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+        const int error = errno;
+        return fail_errno(error, "cannot seal DMA memory");
+    }
+    return memory;
+}
+
+Result<MappedMemory> make_memory(const PlannedDma& dma) {
+    using HugePages = DmaMemory::HugePages;
+    const bool whole = dma.size % kHugePage == 0;
+    if (dma.hugepages == HugePages::Never || (dma.hugepages == HugePages::Auto && !whole))
+        return make_memory(dma, false);
+    if (!whole)
+        return fail("size {} is not a multiple of a huge page ({})", format_size(dma.size),
+                    format_size(kHugePage));
+    auto huge = make_memory(dma, true);
+    if (huge) return huge;
+    if (dma.hugepages == HugePages::Auto) return make_memory(dma, false);
+    return fail("{}; reserve huge pages in /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
+                huge.error().message);
+}
+
+/// Whether `dmabuf` can be mapped on this kernel. BAR dma-bufs could not up to Linux 7.3: probed, never
+/// assumed.
+bool can_map(const UniqueFd& dmabuf, const PlannedWindow& window) {
+    const int protection = (window.access.read ? PROT_READ : 0) | (window.access.write ? PROT_WRITE : 0);
+    const uint64_t length = page_ceil(window.length);
+    void* address = ::mmap(nullptr, length, protection, MAP_SHARED, dmabuf.get(), 0);
+    if (address == MAP_FAILED) return false;
+    ::munmap(address, length);
+    return true;
+}
+
+/// Keeps the first error of several steps that all have to be done.
+void keep_first(Status& first, Status&& next) {
+    if (first && !next) first = std::move(next);
+}
+
+}  // namespace
+
+Result<DeviceSession> DeviceSession::open(const Profile& profile, const std::string& bdf) {
+    POSTERN_ASSIGN(const PciDevice pci, read_pci_device(bdf));
+    // All that can be refused is refused before anything is opened.
+    POSTERN_ASSIGN(const DevicePlan forecast, plan_device(profile, forecast_device_info(pci)));
+    POSTERN_TRY(check_ownable(pci));
+    for (const auto* programs : {&forecast.setup.device, &forecast.setup.slice, &forecast.teardown.device,
+                                 &forecast.teardown.slice}) {
+        for (const ProgramLine& line : *programs) {
+            if (auto found = find_program(line[0], profile.folder); !found) {
+                return propagate(std::move(found), "profile " + profile.name);
+            }
+        }
+    }
+    DeviceSession session;
+    session.id_ = random_id();
+    if (auto owned = session.own(pci, profile); !owned) {
+        (void)session.close();
+        return propagate(std::move(owned));
+    }
+    return session;
+}
+
+DeviceSession::~DeviceSession() {
+    (void)close();
+}
+
+Status DeviceSession::own(const PciDevice& pci, const Profile& profile) {
+    const std::string context = "device " + pci.bdf;
+    const auto here = [&](Status&& status) -> Status {
+        if (!status) return propagate(std::move(status), context);
+        return {};
+    };
+    auto container = vfio::open_container();
+    if (!container) return propagate(std::move(container), context);
+    auto group = vfio::open_group(*pci.iommu_group);
+    if (!group) return propagate(std::move(group), context);
+    POSTERN_TRY(here(vfio::attach_group(container->get(), group->get())));
+    auto device = vfio::get_device(group->get(), pci.bdf);
+    if (!device) return propagate(std::move(device), context);
+    container_ = std::move(*container);
+    group_ = std::move(*group);
+    device_ = std::move(*device);
+
+    auto info = vfio::read_device_info(device_.get(), pci);
+    if (!info) return propagate(std::move(info), context);
+    auto ranges = vfio::iova_ranges(container_.get());
+    if (!ranges) return propagate(std::move(ranges), context);
+    info->iova_ranges = std::move(*ranges);
+    info_ = std::move(*info);
+    POSTERN_ASSIGN(plan_, plan_device(profile, info_));
+
+    if (plan_.reset_before) POSTERN_TRY(here(vfio::reset(device_.get())));
+    if (plan_.bus_master) POSTERN_TRY(here(enable_memory_and_bus_master()));
+    for (const SlicePlan& slice : plan_.slices) POSTERN_TRY(here(map_dma(slice)));
+    POSTERN_TRY(here(wire_irqs()));
+    set_up_ = true;
+    return run_programs(plan_.setup.device, "setup", std::nullopt);
+}
+
+Status DeviceSession::enable_memory_and_bus_master() {
+    const uint64_t config = info_.regions[VFIO_PCI_CONFIG_REGION_INDEX].file_offset;
+    POSTERN_ASSIGN(const uint16_t command, vfio::read_command(device_.get(), config));
+    command_before_ = command;
+    return vfio::write_command(device_.get(), config,
+                               static_cast<uint16_t>(command | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER));
+}
+
+Status DeviceSession::map_dma(const SlicePlan& slice) {
+    std::vector<DmaBacking>& backing = dma_.emplace_back();
+    for (const PlannedDma& dma : slice.dma) {
+        const std::string context = fmt::format("dma \"{}\" of slice {}", dma.name, slice.slice);
+        auto memory = make_memory(dma);
+        if (!memory) return propagate(std::move(memory), context);
+        auto mapped = vfio::map_dma(container_.get(), memory->address, dma.size, dma.iova, dma.access.read,
+                                    dma.access.write);
+        if (!mapped) return propagate(std::move(mapped), context);
+        backing.push_back({dma.name, std::move(memory->memfd), dma.size, dma.iova});
+    }
+    return {};
+}
+
+Status DeviceSession::wire_irqs() {
+    // VFIO sizes MSI and MSI-X at the first call and older kernels cannot grow them: one call an index, all
+    // slices in it.
+    std::map<uint32_t, std::vector<int>> vectors;
+    for (const SlicePlan& slice : plan_.slices) {
+        std::vector<IrqBacking>& backing = irqs_.emplace_back();
+        for (const PlannedIrq& irq : slice.irqs) {
+            // Blocking: a client that waits does so in one read(2).
+            UniqueFd event(::eventfd(0, EFD_CLOEXEC));
+            if (!event) {
+                const int error = errno;
+                return fail_errno(error, "eventfd");
+            }
+            std::vector<int>& wired = vectors[irq.index];
+            if (wired.size() <= irq.vector) wired.resize(irq.vector + 1, -1);
+            wired[irq.vector] = event.get();
+            backing.push_back({irq.name, irq.index, irq.vector, std::move(event)});
+        }
+    }
+    for (const auto& [index, eventfds] : vectors) {
+        POSTERN_TRY(vfio::set_irqs(device_.get(), index, eventfds));
+        wired_.push_back(index);
+    }
+    return {};
+}
+
+Status DeviceSession::run_programs(const std::vector<ProgramLine>& programs, const char* what,
+                                   std::optional<unsigned> slice) {
+    if (programs.empty()) return {};
+    BorrowedFds fds{{"manifest", -1}, {"device", device_.get()}};
+    for (size_t i = 0; i < dma_.size(); ++i) {
+        for (const DmaBacking& dma : dma_[i])
+            fds.emplace_back(fmt::format("dma.{}.{}", dma.name, i), dma.memfd.get());
+    }
+    for (size_t i = 0; i < irqs_.size(); ++i) {
+        for (const IrqBacking& irq : irqs_[i])
+            fds.emplace_back(fmt::format("irq.{}.{}", irq.name, i), irq.eventfd.get());
+    }
+    std::vector<std::string> names;
+    for (const auto& [name, fd] : fds) names.push_back(name);
+    POSTERN_ASSIGN(const UniqueFd manifest,
+                   sealed_memfd("postern-manifest", program_manifest(id_, plan_, slice, names).dump()));
+    fds[0].second = manifest.get();
+    for (const ProgramLine& line : programs) {
+        if (auto ran = run_program(line, plan_.folder, fds); !ran) return propagate(std::move(ran), what);
+    }
+    return {};
+}
+
+Result<Grant> DeviceSession::grant(unsigned slice, Guard& guard, const SandboxIdentity& sandbox) {
+    return make_grant(slice, &guard, sandbox);
+}
+
+Result<Grant> DeviceSession::grant_unguarded(unsigned slice) {
+    return make_grant(slice, nullptr, {});
+}
+
+Result<Grant> DeviceSession::make_grant(unsigned slice, Guard* guard, const SandboxIdentity& sandbox) {
+    const SlicePlan& planned = plan_.slices.at(slice);
+    POSTERN_TRY(run_programs(plan_.setup.slice, "setup", slice));
+
+    Grant grant;
+    grant.id = random_id();
+    grant.slice = slice;
+    grant.fds.push_back({"manifest", UniqueFd()});
+    POSTERN_ASSIGN(UniqueFd file, vfio::get_device(group_.get(), plan_.bdf));
+    const int client_file = file.get();
+    grant.fds.push_back({"device", std::move(file)});
+
+    std::vector<VendedWindow> vended;
+    for (const PlannedWindow& window : planned.windows) {
+        VendedWindow& outcome = vended.emplace_back();
+        if (window.by_mmap) outcome.mmap = MmapSource{"device", window.file_offset};
+        if (!window.by_dmabuf) continue;
+        auto dmabuf = vfio::export_dmabuf(device_.get(), window.region, window.offset,
+                                          page_ceil(window.length), window.access.write);
+        if (!dmabuf) {
+            if (window.by_mmap) continue;  // the client has another way to the same pages
+            return propagate(std::move(dmabuf),
+                             fmt::format("window \"{}\": this kernel exports no dma-buf of it (Linux 6.19 or "
+                                         "later does); add the method \"mmap\"",
+                                         window.name));
+        }
+        outcome.dmabuf = true;
+        if (can_map(*dmabuf, window)) outcome.mmap = MmapSource{"window." + window.name, 0};
+        grant.fds.push_back({"window." + window.name, std::move(*dmabuf)});
+    }
+    for (const DmaBacking& dma : dma_[slice]) {
+        POSTERN_ASSIGN(UniqueFd copy, duplicate(dma.memfd.get()));
+        grant.fds.push_back({"dma." + dma.name, std::move(copy)});
+    }
+    for (const IrqBacking& irq : irqs_[slice]) {
+        POSTERN_ASSIGN(UniqueFd copy, duplicate(irq.eventfd.get()));
+        grant.fds.push_back({"irq." + irq.name, std::move(copy)});
+    }
+
+    if (guard != nullptr) {
+        FilePolicy policy;
+        policy.grant = grant.id;
+        policy.forward = plan_.forward;
+        policy.sandbox_cgroup_id = sandbox.cgroup_id;
+        policy.cgroup_level = sandbox.cgroup_level;
+        for (const IoctlRule& rule : plan_.ioctls) policy.ioctls.push_back(rule.number);
+        for (const PlannedWindow& window : planned.windows) {
+            if (!window.by_mmap && !window.by_pread) continue;
+            GuardWindow guarded;
+            guarded.offset = window.file_offset;
+            guarded.length = window.length;
+            guarded.read = window.access.read;
+            guarded.write = window.access.write;
+            guarded.mmap = window.by_mmap;
+            guarded.pread = window.by_pread;
+            if (window.by_mmap) {
+                POSTERN_ASSIGN(guarded.vma_offset, measure_vma_offset(device_.get(), window.file_offset));
+            }
+            policy.windows.push_back(guarded);
+        }
+        // Registered first, handed over second, and proved before anyone gets it.
+        POSTERN_TRY(guard->register_file(client_file, policy));
+        POSTERN_TRY(guard->learn(group_.get()));
+        POSTERN_TRY(guard->learn(container_.get()));
+        POSTERN_TRY(prove_guard(client_file, device_.get(), policy));
+    }
+
+    std::vector<std::string> names;
+    for (const NamedFd& each : grant.fds) names.push_back(each.name);
+    const Json manifest = client_manifest(grant.id, plan_, planned, vended, names);
+    POSTERN_ASSIGN(grant.fds[0].fd, sealed_memfd("postern-manifest", manifest.dump()));
+    return grant;
+}
+
+Status DeviceSession::end_slice(unsigned slice) {
+    return run_programs(plan_.teardown.slice, "teardown", slice);
+}
+
+Status DeviceSession::close() {
+    if (!device_) return {};
+    Status first;
+    if (set_up_) keep_first(first, run_programs(plan_.teardown.device, "teardown", std::nullopt));
+    set_up_ = false;
+    for (const uint32_t index : wired_) keep_first(first, vfio::disable_irqs(device_.get(), index));
+    wired_.clear();
+    if (plan_.reset_after) keep_first(first, vfio::reset(device_.get()));
+    if (command_before_) {
+        const uint64_t config = info_.regions[VFIO_PCI_CONFIG_REGION_INDEX].file_offset;
+        keep_first(first, vfio::write_command(device_.get(), config, *command_before_));
+        command_before_.reset();
+    }
+    for (const auto& slice : dma_) {
+        for (const DmaBacking& dma : slice)
+            keep_first(first, vfio::unmap_dma(container_.get(), dma.iova, dma.size));
+    }
+    dma_.clear();
+    irqs_.clear();
+    device_.reset();
+    group_.reset();
+    container_.reset();
+    return first;
+}
+
+}  // namespace postern

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "broker-core/grant.h"
+#include "broker-core/guard.h"
+#include "broker-core/manifest.h"
+#include "broker-core/pci.h"
+#include "broker-core/plan.h"
+#include "broker-core/programs.h"
+#include "broker-core/result.h"
+#include "broker-core/unique_fd.h"
+
+namespace postern {
+
+/// Memory that the device reaches, owned by the session and lent to clients and programs.
+struct DmaBacking {
+    std::string name;
+    UniqueFd memfd;  ///< sealed against shrinking and growing
+    uint64_t size = 0;
+    uint64_t iova = 0;
+};
+
+struct IrqBacking {
+    std::string name;
+    uint32_t index = 0;
+    uint32_t vector = 0;
+    UniqueFd eventfd;
+};
+
+/// The cgroup v2 that a client's sandbox is born in, as the guard knows it.
+struct SandboxIdentity {
+    uint64_t cgroup_id = 0;
+    uint32_t cgroup_level = 0;
+};
+
+/// A PCI device that this process owns through VFIO: group and type 1 container, DMA memory and interrupts of
+/// every slice, set up by the profile's programs. Grants are made from it. Ending it (close(), or the
+/// destructor) runs the teardown programs and leaves the device as it was found.
+class DeviceSession {
+  public:
+    /// Owns the device at `bdf` and prepares it for all slices of `profile`, device-wide setup included. On
+    /// an error nothing is left.
+    [[nodiscard]] static Result<DeviceSession> open(const Profile& profile, const std::string& bdf);
+
+    DeviceSession(DeviceSession&&) noexcept = default;
+    DeviceSession& operator=(DeviceSession&&) = delete;
+    DeviceSession(const DeviceSession&) = delete;
+    DeviceSession& operator=(const DeviceSession&) = delete;
+    ~DeviceSession();
+
+    [[nodiscard]] const DevicePlan& plan() const { return plan_; }
+
+    /// Runs the slice's setup programs and makes its grant: a second struct file of the device, registered
+    /// with the guard and proved to be guarded, dma-bufs of the windows where the kernel makes them, memfds,
+    /// eventfds, manifest.
+    [[nodiscard]] Result<Grant> grant(unsigned slice, Guard& guard, const SandboxIdentity& sandbox);
+
+    /// The same with a plain device fd: everything may be done with it. What a client has without postern;
+    /// for benchmarks and as the positive control of tests.
+    [[nodiscard]] Result<Grant> grant_unguarded(unsigned slice);
+
+    /// Runs the slice's teardown programs, once its client is gone.
+    [[nodiscard]] Status end_slice(unsigned slice);
+
+    /// Teardown programs, interrupts off, reset if the profile says so, command register as it was, DMA
+    /// unmapped. Goes on after an error and returns the first. Idempotent.
+    Status close();
+
+  private:
+    DeviceSession() = default;
+
+    Status own(const PciDevice& pci, const Profile& profile);
+    Status enable_memory_and_bus_master();
+    Status map_dma(const SlicePlan& slice);
+    Status wire_irqs();
+    Status run_programs(const std::vector<ProgramLine>& programs, const char* what,
+                        std::optional<unsigned> slice);
+    Result<Grant> make_grant(unsigned slice, Guard* guard, const SandboxIdentity& sandbox);
+
+    DevicePlan plan_;
+    DeviceInfo info_;
+    std::string id_;
+    UniqueFd container_;
+    UniqueFd group_;
+    UniqueFd device_;                           ///< the owner's struct file, unguarded
+    std::vector<std::vector<DmaBacking>> dma_;  ///< by slice
+    std::vector<std::vector<IrqBacking>> irqs_;
+    std::optional<uint16_t> command_before_;
+    std::vector<uint32_t> wired_;  ///< irq indexes
+    bool set_up_ = false;          ///< device-wide setup ran: teardown is due
+};
+
+}  // namespace postern

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "broker-core/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+
+namespace postern {
+
+Result<std::string> read_file(const std::string& path, size_t limit) {
+    const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!file) {
+        const int error = errno;
+        return fail_errno(error, "cannot read {}", path);
+    }
+    std::string text;
+    char buffer[16384];
+    while (true) {
+        const ssize_t got = ::read(file.get(), buffer, sizeof buffer);
+        if (got == 0) return text;
+        if (got < 0) {
+            const int error = errno;
+            if (error == EINTR) continue;
+            return fail_errno(error, "cannot read {}", path);
+        }
+        text.append(buffer, static_cast<size_t>(got));
+        if (text.size() > limit) return fail("{} is larger than {} bytes", path, limit);
+    }
+}
+
+Status write_file(const std::string& path, std::string_view text) {
+    const UniqueFd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    const ssize_t written = file ? ::write(file.get(), text.data(), text.size()) : -1;
+    if (written != static_cast<ssize_t>(text.size())) {
+        const int error = errno;
+        return fail_errno(error, "cannot write \"{}\" to {}", text, path);
+    }
+    return {};
+}
+
+const std::string& program_prefix() {
+    static const std::string prefix = [] {
+        std::error_code code;
+        const auto program = std::filesystem::read_symlink("/proc/self/exe", code);
+        return code ? std::string("/usr") : program.parent_path().parent_path().string();
+    }();
+    return prefix;
+}
+
+Result<UniqueFd> sealed_memfd(const char* name, std::string_view text) {
+    UniqueFd memory(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (!memory) {
+        const int error = errno;
+        return fail_errno(error, "memfd_create {}", name);
+    }
+    for (size_t done = 0; done < text.size();) {
+        const ssize_t written = ::write(memory.get(), text.data() + done, text.size() - done);
+        if (written <= 0) {
+            const int error = errno;
+            return fail_errno(error, "write to memfd {}", name);
+        }
+        done += static_cast<size_t>(written);
+    }
+    constexpr int kSeals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    if (::fcntl(memory.get(), F_ADD_SEALS, kSeals) != 0) {
+        const int error = errno;
+        return fail_errno(error, "seal memfd {}", name);
+    }
+    return memory;
+}
+
+std::string random_id() {
+    uint64_t value = 0;
+    // getrandom(2) of up to 256 bytes is never short or interrupted once the pool is ready.
+    while (::getrandom(&value, sizeof value, 0) != static_cast<ssize_t>(sizeof value)) {
+    }
+    return fmt::format("{:016x}", value);
+}
+
+}  // namespace postern

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+#include "broker-core/result.h"
+#include "broker-core/unique_fd.h"
+
+namespace postern {
+
+/// The whole of a file of at most `limit` bytes; a larger one, a folder or an unreadable one is an error that
+/// names it.
+[[nodiscard]] Result<std::string> read_file(const std::string& path, size_t limit);
+
+/// One write(2) to an existing file, as sysfs and procfs want it.
+[[nodiscard]] Status write_file(const std::string& path, std::string_view text);
+
+/// The folder above the one that the running program lies in: "/usr" of "/usr/bin/postern", and the build
+/// folder of "build/bin/postern", so that both look alike.
+[[nodiscard]] const std::string& program_prefix();
+
+/// A memfd that holds `text` and can never change again (F_SEAL_WRITE, _SHRINK, _GROW, _SEAL).
+[[nodiscard]] Result<UniqueFd> sealed_memfd(const char* name, std::string_view text);
+
+/// 16 hexadecimal digits from getrandom(2).
+[[nodiscard]] std::string random_id();
+
+}  // namespace postern

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "broker-core/guard_lock.h"
+#include "broker-core/guard_pins.h"
+#include "broker-core/guard_policy.h"
+#include "broker-core/guard_proof.h"
+#include "broker-core/guard_support.h"
+#include "broker-core/result.h"
+
+namespace postern {
+
+/// One process's use of the guard, which puts a policy on a struct file for as long as that file lives.
+///
+/// The guard itself is in the kernel and shared by all posterns: attached with the first use, detached with
+/// the last. A use that ends without release(), by SIGKILL say, leaves the guard attached, so that its
+/// clients are never unguarded; the next use cleans up.
+///
+/// A forked child must not use its copy; its destructor does nothing there.
+class Guard {
+  public:
+    /// Loads and attaches the guard, or joins it. Nothing is left behind on failure.
+    [[nodiscard]] static Result<Guard> acquire(const std::string& bpffs = kBpffs);
+
+    Guard(Guard&& other) noexcept
+        : pins_(std::move(other.pins_)),
+          use_(std::exchange(other.use_, std::nullopt)),
+          my_sandboxes_(std::move(other.my_sandboxes_)),
+          owner_(other.owner_) {}
+    Guard& operator=(Guard&&) = delete;
+    Guard(const Guard&) = delete;
+    Guard& operator=(const Guard&) = delete;
+    ~Guard();
+
+    /// Makes the cgroup's subtree a sandbox: in it, unregistered files of exclusive kinds are refused.
+    /// `level` is the cgroup's depth; the root is 0.
+    [[nodiscard]] Status add_sandbox(uint64_t cgroup_id, uint32_t level);
+    /// When its last task is gone.
+    [[nodiscard]] Status remove_sandbox(uint64_t cgroup_id);
+
+    /// Puts `policy` on the struct file behind `fd`, which is borrowed: from now on on every duplicate of it,
+    /// in every process, this one included. Error if it has one already.
+    [[nodiscard]] Status register_file(int fd, const FilePolicy& policy);
+    /// Makes the kind of file behind `fd` an exclusive one, without ruling this file: groups and containers.
+    [[nodiscard]] Status learn(int fd);
+
+    /// Refused calls so far on the open files of `grant`.
+    [[nodiscard]] Result<uint64_t> denied(const std::string& grant) const { return pins_.denied(grant); }
+
+    /// Gives the use up, with its sandboxes. Registered files that are still open stay guarded.
+    [[nodiscard]] Status release();
+
+  private:
+    Guard(GuardPins pins, GuardUse use, pid_t owner)
+        : pins_(std::move(pins)), use_(std::move(use)), owner_(owner) {}
+
+    [[nodiscard]] Status request(int fd, const postern_pending& request, const char* what);
+
+    GuardPins pins_;
+    std::optional<GuardUse> use_;  ///< empty: released
+    std::vector<uint64_t> my_sandboxes_;
+    pid_t owner_;
+};
+
+}  // namespace postern

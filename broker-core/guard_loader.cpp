@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "broker-core/guard_loader.h"
+
+// The skeleton names its types.
+#include "bpf/policy.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <guard.skel.h>
+#include <guard.stamp.h>
+
+#include <cstdarg>
+#include <cstdio>
+#include <memory>
+
+#include "broker-core/scope_guard.h"
+
+namespace postern {
+namespace {
+
+/// What libbpf would have printed: the verifier's log is long, its last line but the counts says why.
+thread_local std::string libbpf_log;
+
+int keep_log(libbpf_print_level level, const char* format, va_list args) {
+    if (level != LIBBPF_WARN || libbpf_log.size() > (1U << 20)) return 0;
+    char line[4096];
+    const int length = std::vsnprintf(line, sizeof line, format, args);
+    if (length > 0) libbpf_log.append(line);
+    return length;
+}
+
+/// The first line, and the verifier's verdict if there is one.
+std::string reason() {
+    const std::string first = libbpf_log.substr(0, libbpf_log.find('\n'));
+    const size_t end = libbpf_log.find("\nprocessed ");
+    if (end == std::string::npos) return first;
+    const size_t begin = libbpf_log.rfind('\n', end - 1);
+    return first + ": " + libbpf_log.substr(begin + 1, end - begin - 1);
+}
+
+Status pin(int fd, const std::string& path) {
+    if (::bpf_obj_pin(fd, path.c_str()) == 0) return {};
+    const int error = errno;
+    return fail_errno(error, "the guard: cannot pin {}", path);
+}
+
+}  // namespace
+
+uint64_t guard_stamp() {
+    return POSTERN_GUARD_STAMP;
+}
+
+Status load_guard(const std::string& folder) {
+    libbpf_log.clear();
+    const libbpf_print_fn_t before = ::libbpf_set_print(keep_log);
+    const ScopeGuard restore([before] { ::libbpf_set_print(before); });
+
+    const std::unique_ptr<guard_bpf, void (*)(guard_bpf*)> guard(guard_bpf__open(), guard_bpf__destroy);
+    if (!guard) {
+        const int error = errno;
+        return fail_errno(error, "the guard: its own object cannot be read: {}", reason());
+    }
+    // Linux 6.8, and what stable kernels took of it.
+    const bool compat_hook = ::libbpf_find_vmlinux_btf_id("file_ioctl_compat", BPF_LSM_MAC) > 0;
+    ::bpf_program__set_autoload(guard->progs.on_ioctl_compat, compat_hook);
+    libbpf_log.clear();
+    if (const int error = -guard_bpf__load(guard.get()); error != 0) {
+        return fail_errno(error, "the guard: the kernel does not take it: {}", reason());
+    }
+
+    for (const GuardHook& hook : kGuardHooks) {
+        const bpf_program* program = ::bpf_object__find_program_by_name(guard->obj, hook.program);
+        if (hook.optional && ::bpf_program__fd(program) < 0) continue;
+        POSTERN_TRY(pin(::bpf_program__fd(program), folder + "/prog_" + hook.program));
+    }
+    POSTERN_TRY(pin(::bpf_program__fd(guard->progs.on_own_file), folder + "/prog_" + kGuardRegistrar));
+    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.files), folder + "/map_files"));
+    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.sandboxes), folder + "/map_sandboxes"));
+    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.pending), folder + "/map_pending"));
+    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.bss), folder + "/map_kinds"));
+
+    const uint32_t zero = 0;
+    const postern_about about{POSTERN_GUARD_ABI, sizeof(postern_policy), guard_stamp()};
+    if (::bpf_map_update_elem(::bpf_map__fd(guard->maps.about), &zero, &about, BPF_ANY) != 0) {
+        const int error = errno;
+        return fail_errno(error, "the guard: cannot write its version");
+    }
+    return pin(::bpf_map__fd(guard->maps.about), folder + "/map_about");
+}
+
+}  // namespace postern

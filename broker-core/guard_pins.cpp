@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "broker-core/guard_pins.h"
+
+#include <bpf/bpf.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+
+#include "broker-core/guard_loader.h"
+#include "broker-core/scope_guard.h"
+
+namespace postern {
+namespace {
+
+constexpr uint32_t kZero = 0;
+
+std::string prog_path(const std::string& folder, const char* name) {
+    return folder + "/prog_" + name;
+}
+std::string link_path(const std::string& folder, const char* name) {
+    return folder + "/link_" + name;
+}
+std::string map_path(const std::string& folder, const char* name) {
+    return folder + "/map_" + name;
+}
+
+bool exists(const std::string& path) {
+    return ::access(path.c_str(), F_OK) == 0;
+}
+
+Result<UniqueFd> open_pin(const std::string& path) {
+    UniqueFd fd(::bpf_obj_get(path.c_str()));
+    if (!fd) {
+        const int error = errno;
+        return fail_errno(error, "the guard: cannot open {}", path);
+    }
+    return fd;
+}
+
+Status make_folder(const std::string& path) {
+    if (::mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) return {};
+    const int error = errno;
+    return fail_errno(error, "the guard: cannot make {}", path);
+}
+
+Status unpin(const std::string& path) {
+    if (::unlink(path.c_str()) == 0 || errno == ENOENT) return {};
+    const int error = errno;
+    return fail_errno(error, "the guard: cannot remove {}", path);
+}
+
+Result<bool> is_empty(int map) {
+    uint64_t key = 0;
+    if (::bpf_map_get_next_key(map, nullptr, &key) == 0) return false;
+    const int error = errno;
+    if (error == ENOENT) return true;
+    return fail_errno(error, "the guard: cannot read its map of files");
+}
+
+/// In the order that keeps "map_about is there" true to its meaning and map_files as long as anything else.
+Status remove_set(const std::string& folder) {
+    POSTERN_TRY(unpin(map_path(folder, "about")));
+    for (const GuardHook& hook : kGuardHooks) POSTERN_TRY(unpin(link_path(folder, hook.program)));
+    for (const GuardHook& hook : kGuardHooks) POSTERN_TRY(unpin(prog_path(folder, hook.program)));
+    POSTERN_TRY(unpin(prog_path(folder, kGuardRegistrar)));
+    for (size_t i = kGuardMaps.size(); i > 0; i--) POSTERN_TRY(unpin(map_path(folder, kGuardMaps[i - 1])));
+    return {};
+}
+
+/// True if removing the set, or what there is of it, leaves no registered file without its guard.
+Result<bool> is_removable(const std::string& folder) {
+    if (exists(map_path(folder, "files"))) {
+        POSTERN_ASSIGN(const UniqueFd files, open_pin(map_path(folder, "files")));
+        return is_empty(files.get());
+    }
+    for (const GuardHook& hook : kGuardHooks) {
+        if (exists(link_path(folder, hook.program))) return false;
+    }
+    return true;
+}
+
+Status load_set(const std::string& folder) {
+    ScopeGuard undo([&folder] { (void)remove_set(folder); });
+    POSTERN_TRY(load_guard(folder));
+    undo.dismiss();
+    return {};
+}
+
+/// Creates a link; it is not pinned yet. A program whose last link was unpinned a moment ago is busy until
+/// the kernel's RCU callbacks have run.
+Result<UniqueFd> attach_program(int program, const char* name) {
+    constexpr int kTries = 1000;
+    for (int i = 0;; i++) {
+        UniqueFd link(::bpf_link_create(program, 0, BPF_LSM_MAC, nullptr));
+        if (link) return link;
+        const int error = errno;
+        if (error != EBUSY || i == kTries) return fail_errno(error, "the guard: cannot attach {}", name);
+        ::usleep(2000);
+    }
+}
+
+}  // namespace
+
+Result<GuardPins> GuardPins::open(const std::string& bpffs, bool alone) {
+    const std::string above = bpffs + "/postern";
+    const std::string folder = fmt::format("{}/abi-{}", above, POSTERN_GUARD_ABI);
+    POSTERN_TRY(make_folder(above));
+    POSTERN_TRY(make_folder(folder));
+
+    if (exists(map_path(folder, "about"))) {
+        POSTERN_ASSIGN(const UniqueFd map, open_pin(map_path(folder, "about")));
+        postern_about about{};
+        bpf_map_info info{};
+        uint32_t size = sizeof info;
+        const bool readable = ::bpf_obj_get_info_by_fd(map.get(), &info, &size) == 0 &&
+                              info.value_size == sizeof about &&
+                              ::bpf_map_lookup_elem(map.get(), &kZero, &about) == 0;
+        const bool same_abi =
+            readable && about.abi == POSTERN_GUARD_ABI && about.policy_size == sizeof(postern_policy);
+        if (same_abi && about.stamp == guard_stamp()) return open_pinned(folder);
+        POSTERN_ASSIGN(const bool removable, is_removable(folder));
+        if (!alone || !removable) {
+            if (same_abi) return open_pinned(folder);
+            return fail(
+                "the guard: the pinned set {} is of another make and in use; end the clients of that postern",
+                folder);
+        }
+    } else {
+        POSTERN_ASSIGN(const bool removable, is_removable(folder));
+        if (!removable) {
+            return fail(
+                "the guard: the pinned set {} is damaged and guards open files; end all clients and remove "
+                "it",
+                folder);
+        }
+    }
+    POSTERN_TRY(remove_set(folder));
+    POSTERN_TRY(load_set(folder));
+    return open_pinned(folder);
+}
+
+Result<GuardPins> GuardPins::open_pinned(const std::string& folder) {
+    POSTERN_ASSIGN(UniqueFd files, open_pin(map_path(folder, "files")));
+    POSTERN_ASSIGN(UniqueFd sandboxes, open_pin(map_path(folder, "sandboxes")));
+    POSTERN_ASSIGN(UniqueFd pending, open_pin(map_path(folder, "pending")));
+    POSTERN_ASSIGN(UniqueFd kinds, open_pin(map_path(folder, "kinds")));
+    return GuardPins(folder, std::move(files), std::move(sandboxes), std::move(pending), std::move(kinds));
+}
+
+bool GuardPins::any_attached() const {
+    for (const GuardHook& hook : kGuardHooks) {
+        if (exists(link_path(folder_, hook.program))) return true;
+    }
+    return false;
+}
+
+Status GuardPins::attach() {
+    std::vector<const char*> missing;
+    for (const GuardHook& hook : kGuardHooks) {
+        if (hook.optional && !exists(prog_path(folder_, hook.program))) continue;
+        if (!exists(link_path(folder_, hook.program))) missing.push_back(hook.program);
+    }
+    if (missing.empty()) return {};
+    POSTERN_ASSIGN(const bool any, any_file());
+    if (any) {
+        return fail("the guard: somebody removed {} while files were guarded; end all clients and remove {}",
+                    link_path(folder_, missing.front()), folder_);
+    }
+    if (!any_attached()) {
+        // What was learned in an earlier life may be the address of a module that is gone.
+        const postern_kinds none{};
+        if (::bpf_map_update_elem(kinds_.get(), &kZero, &none, BPF_ANY) != 0) {
+            const int error = errno;
+            return fail_errno(error, "the guard: cannot reset the kinds of file it knows");
+        }
+    }
+
+    std::vector<std::string> pinned;
+    ScopeGuard undo([&pinned] {
+        for (const std::string& path : pinned) (void)unpin(path);
+    });
+    for (const char* program : missing) {
+        POSTERN_ASSIGN(const UniqueFd fd, open_pin(prog_path(folder_, program)));
+        POSTERN_ASSIGN(const UniqueFd link, attach_program(fd.get(), program));
+        const std::string path = link_path(folder_, program);
+        if (::bpf_obj_pin(link.get(), path.c_str()) != 0) {
+            const int error = errno;
+            return fail_errno(error, "the guard: cannot pin {}", path);
+        }
+        pinned.push_back(path);
+    }
+    undo.dismiss();
+    return {};
+}
+
+Status GuardPins::detach() {
+    POSTERN_ASSIGN(const bool any, any_file());
+    if (any) return fail("the guard: files are still guarded; it stays attached until they are closed");
+    for (const GuardHook& hook : kGuardHooks) POSTERN_TRY(unpin(link_path(folder_, hook.program)));
+    return {};
+}
+
+Result<postern_pending> GuardPins::run(const postern_pending& request) {
+    const auto write_request = [this](const postern_pending& value) -> Status {
+        if (::bpf_map_update_elem(pending_.get(), &kZero, &value, BPF_ANY) == 0) return {};
+        const int error = errno;
+        return fail_errno(error, "the guard: cannot write the request");
+    };
+    POSTERN_ASSIGN(const UniqueFd program, open_pin(prog_path(folder_, kGuardRegistrar)));
+    bpf_iter_link_info which{};
+    which.task.pid = static_cast<uint32_t>(::getpid());
+    LIBBPF_OPTS(bpf_link_create_opts, options, .iter_info = &which, .iter_info_len = sizeof which);
+    const UniqueFd link(::bpf_link_create(program.get(), 0, BPF_TRACE_ITER, &options));
+    const UniqueFd iterator(link ? ::bpf_iter_create(link.get()) : -1);
+    if (!iterator) {
+        const int error = errno;
+        return fail_errno(error, "the guard: cannot iterate over the files of this process");
+    }
+
+    POSTERN_TRY(write_request(request));
+    // Nothing is printed by the program; reading to the end is what makes it run.
+    char none[64];
+    ssize_t got = 0;
+    int error = 0;
+    do {
+        got = ::read(iterator.get(), none, sizeof none);
+        error = got < 0 ? errno : 0;
+    } while (got > 0 || error == EINTR || error == EAGAIN);
+
+    postern_pending answer{};
+    if (error == 0 && ::bpf_map_lookup_elem(pending_.get(), &kZero, &answer) != 0) error = errno;
+    // Whatever happened, a later iteration must not find this request.
+    POSTERN_TRY(write_request({}));
+    if (error != 0) return fail_errno(error, "the guard: cannot read the files of this process");
+    return answer;
+}
+
+Status GuardPins::add_sandbox(uint64_t cgroup_id, uint32_t level) {
+    if (::bpf_map_update_elem(sandboxes_.get(), &cgroup_id, &level, BPF_ANY) == 0) return {};
+    const int error = errno;
+    return fail_errno(error, "the guard: cannot add the sandbox with cgroup {}", cgroup_id);
+}
+
+Status GuardPins::remove_sandbox(uint64_t cgroup_id) {
+    if (::bpf_map_delete_elem(sandboxes_.get(), &cgroup_id) == 0 || errno == ENOENT) return {};
+    const int error = errno;
+    return fail_errno(error, "the guard: cannot remove the sandbox with cgroup {}", cgroup_id);
+}
+
+Result<std::vector<uint64_t>> GuardPins::sandboxes() const {
+    std::vector<uint64_t> found;
+    uint64_t key = 0;
+    const void* previous = nullptr;
+    // Under GuardLock nobody deletes, so the walk does not start anew.
+    while (::bpf_map_get_next_key(sandboxes_.get(), previous, &key) == 0) {
+        found.push_back(key);
+        previous = &found.back();
+        if (found.size() > POSTERN_MAX_SANDBOXES) break;
+    }
+    const int error = errno;
+    if (error != ENOENT) return fail_errno(error, "the guard: cannot read its map of sandboxes");
+    return found;
+}
+
+Result<bool> GuardPins::any_file() const {
+    POSTERN_ASSIGN(const bool empty, is_empty(files_.get()));
+    return !empty;
+}
+
+Result<uint64_t> GuardPins::denied(const std::string& grant) const {
+    uint64_t sum = 0;
+    uint64_t key = 0;
+    uint64_t previous = 0;
+    bool first = true;
+    // Entries come and go meanwhile; the limit ends a walk that a deletion keeps sending back to the start.
+    for (unsigned i = 0; i < 2 * POSTERN_MAX_FILES; i++) {
+        if (::bpf_map_get_next_key(files_.get(), first ? nullptr : &previous, &key) != 0) break;
+        postern_policy policy{};
+        if (::bpf_map_lookup_elem(files_.get(), &key, &policy) == 0 && grant == policy.grant)
+            sum += policy.denied;
+        previous = key;
+        first = false;
+    }
+    return sum;
+}
+
+}  // namespace postern

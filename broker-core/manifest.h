@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "broker-core/json_reader.h"
+#include "broker-core/plan.h"
+
+namespace postern {
+
+/// Where a client maps a window from.
+struct MmapSource {
+    std::string fd;       ///< "device" or "window.NAME"
+    uint64_t offset = 0;  ///< for mmap(2)
+};
+
+/// What the plan could not know: how each window turned out on this kernel.
+struct VendedWindow {
+    bool dmabuf = false;  ///< the fd window.NAME is there
+    std::optional<MmapSource> mmap;
+};
+
+/// The manifest of a client's grant (contract: "What the client receives"). `windows` goes with
+/// plan.windows, `fd_names` is the order of the fds from 3 on. Pure.
+[[nodiscard]] Json client_manifest(const std::string& grant, const DevicePlan& device, const SlicePlan& plan,
+                                   const std::vector<VendedWindow>& windows,
+                                   const std::vector<std::string>& fd_names);
+
+/// The manifest of a setup or teardown program: everything of every slice, numbered. `slice` names the one
+/// that a per-slice program is for.
+[[nodiscard]] Json program_manifest(const std::string& grant, const DevicePlan& device,
+                                    std::optional<unsigned> slice, const std::vector<std::string>& fd_names);
+
+}  // namespace postern

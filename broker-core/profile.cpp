@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "broker-core/profile.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "broker-core/ioctl_table.h"
+#include "broker-core/quantity.h"
+
+namespace postern {
+namespace {
+
+constexpr std::array<std::string_view, 9> kRegionNames{"bar0", "bar1", "bar2",   "bar3", "bar4",
+                                                       "bar5", "rom",  "config", "vga"};
+constexpr std::array<std::string_view, 5> kIrqNames{"intx", "msi", "msix", "err", "req"};
+
+std::string where(const char* list, size_t index) {
+    return fmt::format("device.{}[{}]", list, index);
+}
+
+/// The last byte of every slice's piece must have a 64-bit address.
+Status check_steps(const Stepped& at, uint64_t length, unsigned slices, std::string_view what) {
+    uint64_t end = 0;
+    if (__builtin_mul_overflow(at.stride, static_cast<uint64_t>(slices - 1), &end) ||
+        __builtin_add_overflow(end, at.base, &end) ||
+        __builtin_add_overflow(end, page_ceil(length) + kPageSize, &end)) {
+        return fail("{} {:#x} with stride {:#x} runs past 64 bits in slice {}", what, at.base, at.stride,
+                    slices - 1);
+    }
+    return {};
+}
+
+Status check_window(const Window& window, unsigned slices) {
+    if (window.length == 0) return fail("length 0 grants nothing; give the window's bytes");
+    if (window.length > (1ULL << 40)) return fail("length {:#x} is larger than any BAR", window.length);
+    POSTERN_TRY(check_steps(window.offset, window.length, slices, "offset"));
+    if (!window.by_pages()) return {};
+    if (window.region > 5) {
+        return fail("region {} has no pages to map; use a BAR or the method \"pread\"",
+                    region_name(window.region));
+    }
+    for (unsigned slice = 0; slice < std::min(slices, 2U); ++slice) {
+        const uint64_t offset = window.offset.at(slice);
+        if (offset % kPageSize == 0) continue;
+        return fail("offset {:#x}{} is not page aligned ({}); use {:#x}", offset,
+                    slice == 0 ? "" : " of slice 1", kPageSize, page_floor(offset));
+    }
+    return {};
+}
+
+/// The range that a client of `slice` really reaches: whole pages where it maps.
+Range reach(const Window& window, unsigned slice) {
+    const uint64_t begin = window.offset.at(slice);
+    const Range exact{begin, begin + window.length};
+    return window.by_pages() ? exact.pages() : exact;
+}
+
+/// No page of one slice may be another's, be it of the same window or of two.
+Status check_sharing(const DeviceProfile& device, unsigned slices) {
+    struct Piece {
+        Range range;
+        size_t window;
+        unsigned slice;
+    };
+    std::map<uint32_t, std::vector<Piece>> regions;
+    for (size_t i = 0; i < device.windows.size(); ++i) {
+        const Window& window = device.windows[i];
+        for (unsigned slice = 0; slice < slices; ++slice) {
+            regions[window.region].push_back({reach(window, slice), i, slice});
+        }
+    }
+    for (auto& [region, pieces] : regions) {
+        std::sort(pieces.begin(), pieces.end(),
+                  [](const Piece& a, const Piece& b) { return a.range.begin < b.range.begin; });
+        for (size_t a = 0; a < pieces.size(); ++a) {
+            for (size_t b = a + 1; b < pieces.size() && pieces[b].range.begin < pieces[a].range.end; ++b) {
+                const Piece& one = pieces[a];
+                const Piece& other = pieces[b];
+                if (one.slice == other.slice) continue;
+                if (device.windows[one.window].shared_page && device.windows[other.window].shared_page)
+                    continue;
+                return fail(
+                    "{}: in slice {} the window \"{}\" shares the page at {} {:#x} with window \"{}\" of "
+                    "slice {}; "
+                    "move one, use a stride of whole pages, or say \"shared_page\": true in both if it is "
+                    "meant",
+                    where("windows", other.window), other.slice, device.windows[other.window].name,
+                    region_name(region), page_floor(other.range.begin), device.windows[one.window].name,
+                    one.slice);
+            }
+        }
+    }
+    return {};
+}
+
+Status check_dma(const DeviceProfile& device, unsigned slices) {
+    struct Piece {
+        Range range;
+        size_t dma;
+        unsigned slice;
+    };
+    std::vector<Piece> pieces;
+    for (size_t i = 0; i < device.dma.size(); ++i) {
+        const DmaMemory& dma = device.dma[i];
+        if (dma.size == 0 || dma.size % kPageSize != 0) {
+            return fail("{}: size {} is not a multiple of the page size; use {}", where("dma", i), dma.size,
+                        std::max(page_ceil(dma.size), kPageSize));
+        }
+        if (dma.size > (1ULL << 40)) return fail("{}: size {} is more than 1TiB", where("dma", i), dma.size);
+        if (auto steps = check_steps(dma.iova, dma.size, slices, "iova"); !steps) {
+            return propagate(std::move(steps), where("dma", i));
+        }
+        for (unsigned slice = 0; slice < slices; ++slice) {
+            const uint64_t iova = dma.iova.at(slice);
+            if (iova % kPageSize != 0) {
+                return fail("{}: iova {:#x} of slice {} is not page aligned ({}); use {:#x}", where("dma", i),
+                            iova, slice, kPageSize, page_floor(iova));
+            }
+            pieces.push_back({{iova, iova + dma.size}, i, slice});
+        }
+    }
+    std::sort(pieces.begin(), pieces.end(),
+              [](const Piece& a, const Piece& b) { return a.range.begin < b.range.begin; });
+    for (size_t i = 1; i < pieces.size(); ++i) {
+        const Piece& below = pieces[i - 1];
+        const Piece& above = pieces[i];
+        if (!below.range.overlaps(above.range)) continue;
+        return fail("{}: iova {:#x} of slice {} overlaps \"{}\" of slice {}, which ends at {:#x}",
+                    where("dma", above.dma), above.range.begin, above.slice, device.dma[below.dma].name,
+                    below.slice, below.range.end);
+    }
+    return {};
+}
+
+Status check_irqs(const DeviceProfile& device, unsigned slices) {
+    std::map<std::pair<uint32_t, uint64_t>, std::string> taken;
+    std::optional<uint32_t> mode;  // PCI delivers by one of INTx, MSI, MSI-X at a time
+    for (size_t i = 0; i < device.irqs.size(); ++i) {
+        const Irq& irq = device.irqs[i];
+        if (irq.index <= 2) {
+            if (mode && *mode != irq.index) {
+                return fail(
+                    "{}: a device interrupts by one of intx, msi and msix at a time; {} and {} are asked for",
+                    where("irqs", i), irq_index_name(*mode), irq_index_name(irq.index));
+            }
+            mode = irq.index;
+        }
+        for (unsigned slice = 0; slice < slices; ++slice) {
+            uint64_t vector = 0;
+            if (__builtin_mul_overflow(irq.vector.stride, static_cast<uint64_t>(slice), &vector) ||
+                __builtin_add_overflow(vector, irq.vector.base, &vector) || vector > 2047) {
+                return fail("{}: the vector of slice {} is above 2047, the last that MSI-X has",
+                            where("irqs", i), slice);
+            }
+            const std::string owner = fmt::format("\"{}\" of slice {}", irq.name, slice);
+            const auto [entry, fresh] = taken.emplace(std::pair{irq.index, vector}, owner);
+            if (!fresh) {
+                return fail("{}: vector {} of {} is both {} and {}; give it a stride", where("irqs", i),
+                            vector, irq_index_name(irq.index), entry->second, owner);
+            }
+        }
+    }
+    return {};
+}
+
+}  // namespace
+
+std::optional<uint32_t> region_index(std::string_view name) {
+    const auto found = std::find(kRegionNames.begin(), kRegionNames.end(), name);
+    if (found == kRegionNames.end()) return std::nullopt;
+    return static_cast<uint32_t>(found - kRegionNames.begin());
+}
+
+std::string region_name(uint32_t index) {
+    return index < kRegionNames.size() ? std::string(kRegionNames[index]) : fmt::format("region{}", index);
+}
+
+std::string irq_index_name(uint32_t index) {
+    return index < kIrqNames.size() ? std::string(kIrqNames[index]) : fmt::format("irq index {}", index);
+}
+
+Status check_profile(const Profile& profile) {
+    if (!profile.device) return {};
+    const DeviceProfile& device = *profile.device;
+    for (size_t i = 0; i < device.windows.size(); ++i) {
+        if (auto window = check_window(device.windows[i], profile.slices); !window) {
+            return propagate(std::move(window), where("windows", i));
+        }
+    }
+    POSTERN_TRY(check_sharing(device, profile.slices));
+    POSTERN_TRY(check_dma(device, profile.slices));
+    return check_irqs(device, profile.slices);
+}
+
+std::vector<std::string> weakenings(const Profile& profile) {
+    std::vector<std::string> found;
+    const SandboxProfile& sandbox = profile.sandbox;
+    if (sandbox.seccomp == "none")
+        found.emplace_back("sandbox.seccomp is \"none\": every system call is open to the client");
+    if (!sandbox.no_new_privs)
+        found.emplace_back("sandbox.no_new_privs is false: set-uid programs work in the client");
+    if (!sandbox.capabilities.empty()) {
+        found.push_back(fmt::format("sandbox.capabilities keeps {}", fmt::join(sandbox.capabilities, ", ")));
+    }
+    if (sandbox.uid == 0)
+        found.emplace_back(
+            "sandbox.user.uid is 0: started by root, the client is root to the files of the host");
+    for (const char* name : {"user", "pid", "mount", "net", "ipc", "uts", "cgroup"}) {
+        if (std::find(sandbox.namespaces.begin(), sandbox.namespaces.end(), name) ==
+            sandbox.namespaces.end()) {
+            found.push_back(
+                fmt::format("sandbox.namespaces lacks \"{}\": the client shares the host's", name));
+        }
+    }
+    if (!profile.device) return found;
+    for (const IoctlRule& rule : profile.device->ioctls) {
+        const IoctlEntry* entry = find_ioctl(rule.number);
+        if (entry != nullptr && !entry->danger.empty()) {
+            found.push_back(fmt::format("device.ioctls grants {}: {}", rule.name, entry->danger));
+        }
+    }
+    for (const Window& window : profile.device->windows) {
+        if (window.shared_page && profile.slices > 1) {
+            found.push_back(fmt::format("window \"{}\" is on a page that slices share", window.name));
+        }
+    }
+    if (profile.device->forward == Forward::Anyone) {
+        found.emplace_back(
+            "device.forward is \"anyone\": the client may pass the guarded fd out of its sandbox");
+    }
+    return found;
+}
+
+}  // namespace postern

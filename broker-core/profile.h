@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "broker-core/result.h"
+
+namespace postern {
+
+/// A number that may differ from slice to slice: base + slice × stride.
+struct Stepped {
+    uint64_t base = 0;
+    uint64_t stride = 0;
+
+    /// Overflow is refused when the profile is read.
+    [[nodiscard]] uint64_t at(unsigned slice) const { return base + slice * stride; }
+};
+
+struct Access {
+    bool read = false;
+    bool write = false;
+
+    [[nodiscard]] std::string text() const { return std::string(read ? "r" : "") + (write ? "w" : ""); }
+};
+
+/// A piece of a region that a client may use.
+struct Window {
+    std::string name;
+    uint32_t region = 0;  ///< VFIO region index; 0 to 5 are the BARs
+    Stepped offset;       ///< bytes from the region's start
+    uint64_t length = 0;  ///< bytes
+    Access access;
+    bool by_mmap = false;
+    bool by_dmabuf = false;
+    bool by_pread = false;
+    bool shared_page = false;  ///< said to be meant: pages of this window may be another slice's too
+
+    /// Whether clients reach it in whole pages.
+    [[nodiscard]] bool by_pages() const { return by_mmap || by_dmabuf; }
+};
+
+struct DmaMemory {
+    std::string name;
+    uint64_t size = 0;  ///< bytes, whole pages
+    Stepped iova;
+    Access access;  ///< the device's; the client maps its memfd as it likes
+    enum class HugePages { Auto, Never, Require } hugepages = HugePages::Auto;
+};
+
+struct Irq {
+    std::string name;
+    uint32_t index = 0;  ///< VFIO_PCI_INTX_IRQ_INDEX, …
+    Stepped vector;
+};
+
+struct IoctlRule {
+    std::string name;
+    uint32_t number = 0;
+};
+
+/// A setup or teardown program: argv[0] is looked up (see programs.h), the rest is passed on.
+using ProgramLine = std::vector<std::string>;
+
+struct Programs {
+    std::vector<ProgramLine> device;
+    std::vector<ProgramLine> slice;
+};
+
+enum class Reset { Never, Before, After, Both };
+enum class Forward { Sandbox, Never, Anyone };
+
+struct PciMatch {
+    std::optional<uint16_t> vendor, device, subsystem_vendor, subsystem_device;
+};
+
+struct DeviceProfile {
+    PciMatch match;
+    std::vector<Window> windows;
+    std::vector<IoctlRule> ioctls;
+    std::vector<DmaMemory> dma;
+    std::vector<Irq> irqs;
+    Programs setup;
+    Programs teardown;
+    Reset reset = Reset::Never;
+    Forward forward = Forward::Sandbox;
+};
+
+struct MountEntry {
+    std::string type;  ///< bind, tmpfs, proc, dev, overlay
+    std::string source;
+    std::string target;
+    std::vector<std::string> options;
+};
+
+/// The sandbox as the profile words it; the launcher turns it into a SandboxSpec.
+struct SandboxProfile {
+    std::vector<std::string> namespaces;
+    std::string root = "host-ro";  ///< "host-ro", "empty", or an absolute path
+    std::vector<MountEntry> mounts;
+    std::string seccomp = "default";  ///< "default", "none", or a file, relative to the profile's folder
+    std::vector<std::string> capabilities;
+    bool no_new_privs = true;
+    std::string landlock = "auto";
+    std::map<std::string, std::pair<uint64_t, uint64_t>> rlimits;
+    std::map<std::string, std::string> cgroup;
+    uint32_t uid = 65534;
+    uint32_t gid = 65534;
+    std::string hostname = "postern";
+    std::map<std::string, std::string> env_set;
+    std::vector<std::string> env_keep;
+    std::optional<std::string> cwd;
+    std::optional<std::chrono::milliseconds> time_limit;
+};
+
+struct Profile {
+    std::string name;    ///< as errors call it
+    std::string folder;  ///< where programs run and relative files are looked for
+    std::string description;
+    unsigned slices = 1;
+    std::optional<DeviceProfile> device;
+    SandboxProfile sandbox;
+};
+
+/// VFIO region index of "bar0" … "bar5", "rom", "config", "vga"; linux/vfio.h VFIO_PCI_BAR0_REGION_INDEX ….
+[[nodiscard]] std::optional<uint32_t> region_index(std::string_view name);
+[[nodiscard]] std::string region_name(uint32_t index);
+/// "intx", "msi", "msix", "err", "req".
+[[nodiscard]] std::string irq_index_name(uint32_t index);
+
+/// All that can be said of a profile without hardware: overlaps of slices, pages, vectors, IOVAs.
+[[nodiscard]] Status check_profile(const Profile& profile);
+
+/// What a profile weakens, one sentence each; printed before a launch.
+[[nodiscard]] std::vector<std::string> weakenings(const Profile& profile);
+
+}  // namespace postern

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "broker-core/json_reader.h"
+#include "broker-core/profile.h"
+#include "broker-core/result.h"
+
+namespace postern {
+
+/// Reads one layer (`partial`) or a merged profile from JSON. Pure.
+[[nodiscard]] Result<Profile> read_profile(const Json& document, bool partial);
+
+/// Later keys win; objects merge, everything else is replaced. "include" is dropped.
+void merge_profile(Json& below, const Json& above);
+
+struct LoadedProfile {
+    Profile profile;
+    Json merged;                     ///< after includes, as `postern profile show` prints it
+    std::vector<std::string> files;  ///< the files read, the including one last
+};
+
+/// Where profiles are looked for by name, in order: $POSTERN_PROFILE_PATH, /etc/postern/profiles, and the
+/// folder share/postern/profiles beside the program's own folder.
+[[nodiscard]] std::vector<std::string> profile_search_path();
+
+/// Loads a profile by name ("virtio-blk-queue") or by file (anything with a slash, or ending in .json),
+/// merges its includes, reads and checks it. Errors start with "profile NAME:".
+[[nodiscard]] Result<LoadedProfile> load_profile(std::string_view name_or_file);
+
+}  // namespace postern

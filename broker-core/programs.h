@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "broker-core/profile.h"
+#include "broker-core/result.h"
+
+namespace postern {
+
+/// Borrowed fds with their names, to be 3, 4, … in the program.
+using BorrowedFds = std::vector<std::pair<std::string, int>>;
+
+/// The file that a setup or teardown program's name means: an absolute path; else relative to the profile's
+/// folder; else, without a slash, in examples/ or libexec/postern/ beside the program's own folder, or in
+/// PATH.
+[[nodiscard]] Result<std::string> find_program(const std::string& name, const std::string& folder);
+
+/// Runs `line` in `folder` with `fds` passed by the sd_listen_fds(3) convention, and waits. What it prints,
+/// on stdout too, goes to stderr, or to `output` where that is given; an exit status other than 0 is an error
+/// with its last line. It dies with the caller; if SIGINT, SIGTERM, SIGHUP or SIGQUIT is blocked and arrives
+/// meanwhile, it is killed and that is the error.
+[[nodiscard]] Status run_program(const ProgramLine& line, const std::string& folder, const BorrowedFds& fds,
+                                 std::string* output = nullptr);
+
+}  // namespace postern

@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/child.h"
+
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <iterator>
+
+#include "launcher/child_tree.h"
+#include "launcher/init.h"
+#include "launcher/syscalls.h"
+
+namespace postern {
+namespace {
+
+/// What the steps pass on to each other.
+struct Child {
+    ChildPlan& plan;
+    StepFailure failure = {};
+    int root = -1;
+    bool found = false;      ///< a command was there
+    bool is_script = false;  ///< it is a script, and hidden
+    const char* exec_path = nullptr;
+    pid_t init = 0;
+    pid_t client = 0;
+};
+
+bool failed(Child& child, const char* call, int item = -1) {
+    child.failure = {call, item};
+    return false;
+}
+
+bool check(Child& child, long result, const char* call, int item = -1) {
+    return result >= 0 || failed(child, call, item);
+}
+
+bool close_fds(Child& child) {
+    unsigned next = 3;
+    for (const unsigned kept : child.plan.kept_fds) {
+        if (kept > next && !check(child, sys::close_range(next, kept - 1, 0), "close_range")) return false;
+        if (kept >= next) next = kept + 1;
+    }
+    return check(child, sys::close_range(next, ~0U, 0), "close_range");
+}
+
+bool reset_signals(Child&) {
+    for (int signal = 1; signal <= 64; ++signal) {
+        // Errors are those of SIGKILL and SIGSTOP.
+        if (signal != SIGKILL && signal != SIGSTOP) sys::reset_signal(signal);
+    }
+    return true;
+}
+
+bool new_cgroup_namespace(Child& child) {
+    return !child.plan.namespaces.cgroup || check(child, ::unshare(CLONE_NEWCGROUP), "unshare");
+}
+
+bool cut_propagation(Child& child) {
+    if (!child.plan.namespaces.mount) return true;
+    return check(child, ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "mount");
+}
+
+bool open_sources(Child& child) {
+    ChildPlan& plan = child.plan;
+    if (!plan.namespaces.mount) return true;
+    for (std::size_t i = 0; i < plan.mounts.steps.size(); ++i) {
+        const MountStep& step = plan.mounts.steps[i];
+        if (step.kind != MountStep::Kind::Bind || plan.sources[i] >= 0) continue;
+        if (open_bind(step, plan.sources[i], child.failure)) continue;
+        child.failure.item = static_cast<int>(i);
+        return false;
+    }
+    if (plan.has_target && plan.target_tree < 0) {
+        return open_target(plan.target_path.c_str(), plan.target_tree, child.failure);
+    }
+    return true;
+}
+
+bool await_launcher(Child& child) {
+    char byte = 0;
+    const ssize_t got = ::read(child.plan.go_pipe, &byte, 1);
+    if (got == 1) return true;
+    // The launcher gave up or is gone: nobody is left to tell.
+    if (got == 0) ::_exit(125);
+    return failed(child, "read");
+}
+
+bool become_client_user(Child& child) {
+    const ChildPlan& plan = child.plan;
+    // Without a user namespace of our own, leaving uid 0 would take the capabilities that the mounts below
+    // need.
+    if (!plan.namespaces.user && !check(child, ::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl")) return false;
+    if (plan.user.may_set_groups && !check(child, sys::setgroups(0, nullptr), "setgroups")) return false;
+    if (!check(child, sys::setresgid(plan.user.inside_gid), "setresgid")) return false;
+    if (!check(child, sys::setresuid(plan.user.inside_uid), "setresuid")) return false;
+    if (!plan.namespaces.user) {
+        const std::uint64_t permitted = sys::permitted_capabilities();
+        if (!check(child, sys::capset(permitted, permitted, 0), "capset")) return false;
+    }
+    // Until exec this is a copy of the launcher's memory, and from here on it has a uid that others may have
+    // too.
+    return check(child, ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl");
+}
+
+bool make_overlays(Child& child) {
+    ChildPlan& plan = child.plan;
+    for (std::size_t i = 0; i < plan.mounts.steps.size(); ++i) {
+        const MountStep& step = plan.mounts.steps[i];
+        if (step.kind != MountStep::Kind::Overlay || plan.sources[i] >= 0) continue;
+        if (make_overlay_as_client(step, plan.sources[i], child.failure)) continue;
+        child.failure.item = static_cast<int>(i);
+        return false;
+    }
+    return true;
+}
+
+bool new_root(Child& child) {
+    if (!child.plan.namespaces.mount) return true;
+    child.root = child.plan.root_tree;
+    return make_new_root(child.plan.mounts, child.plan, child.root, child.failure);
+}
+
+bool mounts(Child& child) {
+    return !child.plan.namespaces.mount || attach_mounts(child.plan, child.root, child.failure);
+}
+
+bool seal_root(Child& child) {
+    if (!child.plan.mounts.seal_root) return true;
+    mount_attr wanted = {};
+    wanted.attr_set = MOUNT_ATTR_RDONLY;
+    return check(child, sys::mount_setattr(child.root, "", AT_EMPTY_PATH, wanted), "mount_setattr");
+}
+
+bool pivot(Child& child) {
+    return !child.plan.namespaces.mount || enter_root(child.root, child.failure);
+}
+
+bool set_hostname(Child& child) {
+    const ChildPlan& plan = child.plan;
+    return !plan.set_hostname ||
+           check(child, ::sethostname(plan.hostname.data(), plan.hostname.size()), "sethostname");
+}
+
+bool loopback_up(Child& child) {
+    if (!child.plan.loopback_up) return true;
+    const int socket = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (socket < 0) return failed(child, "socket");
+    ifreq request = {};
+    std::memcpy(request.ifr_name, "lo", sizeof "lo");
+    request.ifr_flags = IFF_UP | IFF_RUNNING;
+    const bool up = check(child, ::ioctl(socket, SIOCSIFFLAGS, &request), "ioctl");
+    const int errnum = errno;
+    ::close(socket);
+    errno = errnum;
+    return up;
+}
+
+bool drop_bounding_set(Child& child) {
+    for (unsigned capability = 0; capability < 64; ++capability) {
+        if ((child.plan.capabilities >> capability & 1) != 0) continue;
+        if (::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0) continue;
+        if (errno == EINVAL) return true;  // one past the last that this kernel has
+        return failed(child, "prctl", static_cast<int>(capability));
+    }
+    return true;
+}
+
+bool die_with_launcher(Child& child) {
+    if (!check(child, ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "prctl")) return false;
+    pollfd launcher = {child.plan.launcher_pidfd, POLLIN, 0};
+    if (::poll(&launcher, 1, 0) > 0) ::_exit(125);
+    return true;
+}
+
+bool fork_client(Child& child) {
+    child.init = ::getpid();
+    child.client = sys::raw_fork();
+    return check(child, child.client, "clone");
+}
+
+bool die_with_init(Child& child) {
+    // In a pid namespace init's end is everybody's already.
+    if (child.plan.namespaces.pid) return true;
+    if (!check(child, ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "prctl")) return false;
+    if (::getppid() != child.init) ::_exit(125);
+    return true;
+}
+
+bool new_session(Child& child) {
+    return !child.plan.new_session || check(child, ::setsid(), "setsid");
+}
+
+/// Moves `fd` to `lowest` or above, where no fd of the client's goes.
+bool move_up(Child& child, int& fd, int lowest) {
+    if (fd < 0 || fd >= lowest) return true;
+    const int moved = ::fcntl(fd, F_DUPFD_CLOEXEC, lowest);
+    if (moved < 0) return failed(child, "fcntl");
+    fd = moved;
+    return true;
+}
+
+void write_decimal(char* out, pid_t value) {
+    char digits[12];
+    int count = 0;
+    for (; value > 0; value /= 10) digits[count++] = static_cast<char>('0' + value % 10);
+    while (count > 0) *out++ = digits[--count];
+    *out = '\0';
+}
+
+bool place_fds(Child& child) {
+    ChildPlan& plan = child.plan;
+    const int end = 3 + static_cast<int>(plan.fds.size());
+    if (!move_up(child, plan.report_pipe, end) || !move_up(child, plan.target_tree, end)) return false;
+    // All of them out of the way first: what one becomes may be what another still is.
+    for (std::size_t i = 0; i < plan.fds.size(); ++i) {
+        plan.moved_fds[i] = ::fcntl(plan.fds[i], F_DUPFD_CLOEXEC, end);
+        if (plan.moved_fds[i] < 0) return failed(child, "fcntl", static_cast<int>(i));
+    }
+    for (std::size_t i = 0; i < plan.fds.size(); ++i) {
+        if (::dup2(plan.moved_fds[i], 3 + static_cast<int>(i)) < 0)
+            return failed(child, "dup2", static_cast<int>(i));
+    }
+    if (plan.listen_pid != nullptr) write_decimal(plan.listen_pid, ::getpid());
+    return check(child, sys::close_range(static_cast<unsigned>(end), ~0U, CLOSE_RANGE_CLOEXEC),
+                 "close_range");
+}
+
+bool set_limits(Child& child) {
+    for (std::size_t i = 0; i < child.plan.limits.size(); ++i) {
+        const ResourceLimit& limit = child.plan.limits[i];
+        const rlimit64 wanted = {limit.soft, limit.hard};
+        if (!check(child, sys::prlimit(0, limit.resource, &wanted, nullptr), "prlimit64",
+                   static_cast<int>(i))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool enter_folder(Child& child) {
+    const ChildPlan& plan = child.plan;
+    // Already "/" where there is a new root; without one, what the launcher's is.
+    if (plan.cwd.empty() || ::chdir(plan.cwd.c_str()) == 0) return true;
+    if (plan.cwd_required) return failed(child, "chdir");
+    return check(child, ::chdir("/"), "chdir");
+}
+
+bool is_target(const char* path, const ChildPlan& plan) {
+    struct stat status = {};
+    return ::stat(path, &status) == 0 && status.st_dev == plan.target_device &&
+           status.st_ino == plan.target_inode;
+}
+
+bool choose_command(Child& child) {
+    const ChildPlan& plan = child.plan;
+    if (!plan.has_target) return true;
+    child.found = true;
+    const char* path = plan.candidates[0].c_str();
+    if (is_target(path, plan) || plan.target_tree < 0) {
+        child.exec_path = path;
+        return true;
+    }
+    if (!plan.target_is_script) return true;
+    child.is_script = true;
+    errno = ENOEXEC;
+    return failed(child, "execveat");
+}
+
+/// landlock_ruleset_attr of Linux 6.12, which the installed headers lack.
+struct LandlockRuleset {
+    std::uint64_t handled_access_fs;
+    std::uint64_t handled_access_net;
+    std::uint64_t scoped;
+};
+constexpr std::uint64_t kScopeAbstractUnixSocket = 1;
+constexpr std::uint64_t kScopeSignal = 2;
+constexpr unsigned kCreateRulesetVersion = 1;
+
+bool landlock(Child& child) {
+    // restrict_self(2) wants one of: no_new_privs, CAP_SYS_ADMIN.
+    if (!child.plan.landlock || !child.plan.no_new_privs) return true;
+    if (::syscall(SYS_landlock_create_ruleset, nullptr, 0, kCreateRulesetVersion) < 6) return true;
+    const LandlockRuleset rules = {0, 0, kScopeAbstractUnixSocket | kScopeSignal};
+    const auto ruleset = static_cast<int>(::syscall(SYS_landlock_create_ruleset, &rules, sizeof rules, 0));
+    if (ruleset < 0) return failed(child, "landlock_create_ruleset");
+    return check(child, ::syscall(SYS_landlock_restrict_self, ruleset, 0), "landlock_restrict_self") &&
+           check(child, ::close(ruleset), "close");
+}
+
+bool no_new_privs(Child& child) {
+    return !child.plan.no_new_privs || check(child, ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl");
+}
+
+bool install_seccomp(Child& child) {
+    ChildPlan& plan = child.plan;
+    if (plan.seccomp.empty()) return true;
+    const sock_fprog program = {static_cast<unsigned short>(plan.seccomp.size()), plan.seccomp.data()};
+    return check(child, sys::seccomp(SECCOMP_SET_MODE_FILTER, 0, &program), "seccomp");
+}
+
+bool seccomp_early(Child& child) {
+    return child.plan.no_new_privs || install_seccomp(child);
+}
+bool seccomp_late(Child& child) {
+    return !child.plan.no_new_privs || install_seccomp(child);
+}
+
+bool drop_capabilities(Child& child) {
+    const std::uint64_t kept = child.plan.capabilities;
+    // More than this process has cannot be kept: that is an error, not a silent loss.
+    if ((kept & ~sys::permitted_capabilities()) != 0) {
+        errno = EPERM;
+        return failed(child, "capset");
+    }
+    if (!check(child, sys::capset(kept, kept, kept), "capset")) return false;
+    for (unsigned capability = 0; kept >> capability != 0; ++capability) {
+        if ((kept >> capability & 1) == 0) continue;
+        // Ambient: what a client that is not uid 0 inside still has after exec.
+        if (!check(child, ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0), "prctl",
+                   static_cast<int>(capability))) {
+            return false;
+        }
+        if (capability == 63) break;
+    }
+    return true;
+}
+
+bool exec_command(Child& child) {
+    ChildPlan& plan = child.plan;
+    // Why only now: until here every signal of the launcher's waits, afterwards it kills as it would any
+    // program.
+    sys::set_signal_mask(0, nullptr);
+    if (plan.has_target && child.exec_path == nullptr) {
+        sys::execveat(plan.target_tree, "", plan.argv.data(), plan.env.data(), AT_EMPTY_PATH);
+        return failed(child, "execveat");
+    }
+    int errnum = ENOENT;
+    for (const std::string& candidate : plan.candidates) {
+        ::execve(candidate.c_str(), plan.argv.data(), plan.env.data());
+        const int why = errno;
+        if (why == ENOENT || why == ENOTDIR) {
+            // What is there and still is "not found" lacks its interpreter.
+            if (::access(candidate.c_str(), F_OK) != 0) continue;
+        }
+        child.found = true;
+        errnum = why;
+        // As execvp(3): the search goes on only past a file that may not be run.
+        if (why != EACCES) break;
+    }
+    errno = errnum;
+    return failed(child, "execve");
+}
+
+struct StepEntry {
+    ChildStep step;
+    const char* name;
+    bool (*run)(Child&);
+};
+
+constexpr StepEntry kInitSteps[] = {
+    // Why first: the clone copied every fd of the launcher's, among them the unguarded device.
+    {ChildStep::CloseFds, "closing the launcher's file descriptors", close_fds},
+    {ChildStep::Signals, "resetting signals", reset_signals},
+    // Why here and not in the clone: the namespace's root is the cgroup that its maker is in, and it is born
+    // into its own
+    // only when the namespaces of a clone exist already.
+    {ChildStep::CgroupNamespace, "making the cgroup namespace", new_cgroup_namespace},
+    // Why before any mount: in a mount namespace without a user namespace of its own, mounts would show up on
+    // the host.
+    {ChildStep::PrivateMounts, "cutting mount propagation", cut_propagation},
+    // Why before Identity: with the launcher's rights. Why before NewRoot: nothing hides them yet.
+    {ChildStep::Sources, "opening what is to be mounted", open_sources},
+    {ChildStep::AwaitLauncher, "waiting for the user map", await_launcher},
+    // Why before Overlays and NewRoot: files in a tmpfs and in upper layers can only be made by an id that
+    // the user namespace has.
+    {ChildStep::Identity, "becoming the client's user", become_client_user},
+    {ChildStep::Overlays, "making overlays", make_overlays},
+    {ChildStep::NewRoot, "making the root", new_root},
+    {ChildStep::Mounts, "mounting", mounts},
+    {ChildStep::SealRoot, "making the root read-only", seal_root},
+    // Why after Mounts: a new proc is only allowed where the old one can be seen.
+    {ChildStep::EnterRoot, "entering the root", pivot},
+    {ChildStep::Hostname, "setting the host name", set_hostname},
+    {ChildStep::Loopback, "setting the loopback interface up", loopback_up},
+    {ChildStep::BoundingSet, "dropping the capability bounding set", drop_bounding_set},
+    // Why after Identity: a change of uid clears the parent-death signal. Why the look at the launcher comes
+    // after it is
+    // set: a launcher that died before would never have it sent.
+    {ChildStep::DieWithLauncher, "binding its life to the launcher's", die_with_launcher},
+    {ChildStep::Fork, "forking the client", fork_client},
+};
+
+constexpr StepEntry kClientSteps[] = {
+    {ChildStep::DieWithInit, "binding its life to init's", die_with_init},
+    {ChildStep::Session, "making a session", new_session},
+    // Why before Limits: moving fds may need numbers above the client's RLIMIT_NOFILE.
+    {ChildStep::Fds, "placing its file descriptors", place_fds},
+    {ChildStep::Limits, "setting resource limits", set_limits},
+    {ChildStep::NoNewPrivs, "setting no_new_privs", no_new_privs},
+    // Why after NoNewPrivs: without it neither Landlock nor a filter is there for a process without
+    // capabilities.
+    {ChildStep::Landlock, "making the Landlock domain", landlock},
+    // Without no_new_privs a filter takes CAP_SYS_ADMIN, so it comes before the capabilities go …
+    {ChildStep::SeccompEarly, "installing the seccomp filter", seccomp_early},
+    {ChildStep::Capabilities, "dropping capabilities", drop_capabilities},
+    // Why after Capabilities: what the client itself may enter and see is what counts.
+    {ChildStep::WorkingFolder, "entering the working folder", enter_folder},
+    {ChildStep::Command, "finding the command", choose_command},
+    // … and with it as late as can be, so that it need not allow what the steps above do.
+    {ChildStep::SeccompLate, "installing the seccomp filter", seccomp_late},
+    {ChildStep::Exec, "executing", exec_command},
+};
+
+[[noreturn]] void report_and_exit(const Child& child, ChildStep step, int errnum) {
+    ChildReport report;
+    report.step = step;
+    report.errnum = errnum;
+    report.item = child.failure.item;
+    report.found = child.found;
+    report.is_script = child.is_script;
+    if (child.failure.call != nullptr) {
+        for (std::size_t i = 0; i + 1 < sizeof report.call && child.failure.call[i] != '\0'; ++i) {
+            report.call[i] = child.failure.call[i];
+        }
+    }
+    // A filter that forbids even this leaves the exit status, which says as much.
+    [[maybe_unused]] const ssize_t written = ::write(child.plan.report_pipe, &report, sizeof report);
+    while (true) ::_exit(125);
+}
+
+template <std::size_t count>
+void run_steps(Child& child, const StepEntry (&steps)[count]) {
+    for (const StepEntry& entry : steps) {
+        if (!entry.run(child)) report_and_exit(child, entry.step, errno);
+    }
+}
+
+}  // namespace
+
+const char* child_step_name(ChildStep step) {
+    for (const StepEntry& entry : kInitSteps) {
+        if (entry.step == step) return entry.name;
+    }
+    for (const StepEntry& entry : kClientSteps) {
+        if (entry.step == step) return entry.name;
+    }
+    return "?";
+}
+
+void run_child(ChildPlan& plan) {
+    Child child{.plan = plan};
+    run_steps(child, kInitSteps);
+    if (child.client > 0) {
+        run_init(
+            {.client = child.client, .status_pipe = plan.status_pipe, .pid_namespace = plan.namespaces.pid});
+    }
+    run_steps(child, kClientSteps);
+    // Not reached: the last step either execs or fails.
+    ::_exit(125);
+}
+
+}  // namespace postern

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "launcher/mount_plan.h"
+#include "launcher/sandbox_spec.h"
+#include "launcher/user_map.h"
+
+namespace postern {
+
+/// What the child does between clone and exec, in this order. The first ones are done by the process that
+/// becomes init (pid 1 of the sandbox), those from Session on by the client, its child.
+enum class ChildStep : int {
+    CloseFds,
+    Signals,
+    CgroupNamespace,
+    PrivateMounts,
+    Sources,
+    AwaitLauncher,
+    Identity,
+    Overlays,
+    NewRoot,
+    Mounts,
+    SealRoot,
+    EnterRoot,
+    Hostname,
+    Loopback,
+    BoundingSet,
+    DieWithLauncher,
+    Fork,
+    // in the client
+    DieWithInit,
+    Session,
+    Fds,
+    Limits,
+    WorkingFolder,
+    Command,
+    Landlock,
+    NoNewPrivs,
+    SeccompEarly,
+    Capabilities,
+    SeccompLate,
+    Exec,
+};
+
+/// Name of a step for messages: what it was about to do.
+const char* child_step_name(ChildStep step);
+
+/// What the child sends through its report pipe when a step fails. (When nothing fails, exec closes the
+/// pipe.)
+struct ChildReport {
+    ChildStep step = ChildStep::CloseFds;
+    int errnum = 0;
+    int item = -1;           ///< index of the mount, limit, fd or capability
+    bool found = false;      ///< Exec: there was a file, but it could not be run
+    bool is_script = false;  ///< Exec: a script that only its fd leads to
+    char call[24] = {};      ///< the system call
+};
+
+/// How init tells how the client ended.
+struct ExitRecord {
+    int code = 0;   ///< CLD_EXITED, CLD_KILLED or CLD_DUMPED
+    int value = 0;  ///< status or signal
+};
+
+/// Everything that the child needs, laid out by the launcher: after the clone nothing is allocated, parsed or
+/// looked up. Pointers lead into the other members; the plan must not be moved once they are set.
+struct ChildPlan {
+    Namespaces namespaces;
+    UserMap user;
+    MountPlan mounts;
+    std::vector<int> sources;        ///< one a step of mounts: opened by the launcher already, or -1
+    int root_tree = -1;              ///< the root: opened by the launcher already, or -1
+    std::vector<dev_t> own_devices;  ///< st_dev of each tmpfs made so far; capacity reserved
+    std::vector<unsigned> kept_fds;  ///< sorted: what CloseFds leaves open
+
+    std::string hostname;
+    bool set_hostname = false;
+    bool loopback_up = false;
+    bool new_session = true;
+    bool no_new_privs = true;
+    bool landlock = true;
+    std::uint64_t capabilities = 0;  ///< bit set of those kept
+    std::vector<ResourceLimit> limits;
+    std::vector<sock_filter> seccomp;
+
+    std::string cwd;
+    bool cwd_required = false;
+    /// Host root: the one absolute path, and the file it must lead to. Other roots: what is tried in turn.
+    std::vector<std::string> candidates;
+    bool has_target = false;
+    bool target_is_script = false;
+    dev_t target_device = 0;
+    ino_t target_inode = 0;
+    std::string target_path;
+    int target_tree = -1;  ///< the file as a read-only mount of its own, opened by the launcher, or -1
+
+    std::vector<char*> argv;     ///< ends with nullptr
+    std::vector<char*> env;      ///< ends with nullptr
+    char* listen_pid = nullptr;  ///< where in `env` the digits of LISTEN_PID go; room for 11 bytes
+    std::vector<int> fds;        ///< the client's, in order
+    std::vector<int> moved_fds;  ///< same size, scratch
+
+    int report_pipe = -1;  ///< write end
+    int status_pipe = -1;  ///< write end, init's
+    int go_pipe = -1;      ///< read end: one byte when the launcher has written the user map
+    int launcher_pidfd = -1;
+};
+
+/// The life of the child from clone to its end. Only async-signal-safe calls.
+[[noreturn]] void run_child(ChildPlan& plan);
+
+}  // namespace postern

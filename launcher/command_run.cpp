@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "launcher/commands.h"
+#include "launcher/launch.h"
+#include "launcher/launch_options.h"
+#include "launcher/sandbox_from_profile.h"
+#include "launcher/supervisor.h"
+
+namespace postern {
+namespace {
+
+struct RunOptions : LaunchOptions {
+    uint64_t slice = 0;
+};
+
+int print_plan(const RunOptions& options, const Profile& profile, const SandboxSpec& spec) {
+    auto device = forecast_plan(profile, options.device);
+    if (!device) return report(device.error(), kLaunchFailed);
+    const std::vector<std::string> steps = describe_sandbox(spec);
+    if (options.json) {
+        const Json plan{{"postern", 1},
+                        {"profile", profile.name},
+                        {"slice", options.slice},
+                        {"command", spec.argv},
+                        {"device", *device},
+                        {"sandbox", steps},
+                        {"weakens", weakenings(profile)}};
+        fmt::print("{}\n", plan.dump(2));
+        return 0;
+    }
+    if (!device->is_null()) fmt::print("Device, as sysfs forecasts it:\n{}\n\n", device->dump(2));
+    fmt::print("Sandbox{}:\n", options.device.empty() ? "" : fmt::format(" of slice {}", options.slice));
+    for (const std::string& step : steps) fmt::print("  {}\n", step);
+    return 0;
+}
+
+/// Waits for the one client and gives its status.
+int supervise(Supervisor& supervisor, RunningClient client) {
+    supervisor.add(std::move(client));
+    auto ended = supervisor.wait_any();
+    if (!ended) return report(ended.error(), kLaunchFailed);
+    if (ended->exit.kind == ClientExit::Kind::TimeLimit)
+        fmt::print(stderr, "postern: the time limit was hit; the client was killed\n");
+    return ended->exit.status();
+}
+
+int run_plain(Supervisor& supervisor, const Profile& profile, SandboxSpec spec) {
+    std::optional<Cgroup> cgroup;
+    if (!profile.sandbox.cgroup.empty()) {
+        auto created = Cgroup::create(fmt::format("{}", ::getpid()), cgroup_limits(profile));
+        if (!created) return report(created.error(), kLaunchFailed);
+        spec.cgroup_fd = created->fd();
+        cgroup.emplace(std::move(*created));
+    }
+    auto client = start_sandbox(spec);
+    if (!client) return report(client.error().error, client.error().exit_status);
+    return supervise(supervisor, std::move(*client));
+}
+
+int run_on_device(Supervisor& supervisor, const RunOptions& options, const Profile& profile,
+                  SandboxSpec spec) {
+    auto broker = LocalBroker::open(profile, options.device);
+    if (!broker) return report(broker.error(), kLaunchFailed);
+    const auto slice = static_cast<unsigned>(options.slice);
+    auto client = broker->start(slice, std::move(spec));
+    int status = 0;
+    if (client) {
+        status = supervise(supervisor, std::move(*client));
+    } else {
+        status = report(client.error().error, client.error().exit_status);
+    }
+    for (auto ended : {broker->end(slice), broker->close()}) {
+        // The client's own failure is the more telling one.
+        if (!ended) status = report(ended.error(), status == 0 ? kLaunchFailed : status);
+    }
+    return status;
+}
+
+int run(const RunOptions& options, const CommandLine& command) {
+    auto profile = options.load();
+    if (!profile) return report(profile.error(), kLaunchFailed);
+    if (auto slice = check_slice(*profile, options.slice); !slice)
+        return report(slice.error(), kLaunchFailed);
+    auto spec = sandbox_from_profile(*profile, own_environment());
+    if (!spec) return report(spec.error(), kLaunchFailed);
+    spec->argv = command;
+    if (auto present = check_command(*spec); !present)
+        return report(present.error().error, present.error().exit_status);
+    options.print_weakenings(*profile);
+    if (options.dry_run) return print_plan(options, *profile, *spec);
+
+    // Before anything else is begun: from here on a signal ends what was begun in order.
+    auto supervisor = Supervisor::create();
+    if (!supervisor) return report(supervisor.error(), kLaunchFailed);
+    if (options.device.empty()) return run_plain(*supervisor, *profile, std::move(*spec));
+    return run_on_device(*supervisor, options, *profile, std::move(*spec));
+}
+
+}  // namespace
+
+Command add_run_command(CLI::App& app) {
+    auto options = std::make_shared<RunOptions>();
+    CLI::App* command =
+        app.add_subcommand("run", "run one client in a sandbox, with a slice of a device or without one");
+    command->footer(
+        "usage: postern run [--device BDF] [--profile NAME|FILE] [--slice N] [sandbox flags] -- CMD [ARG…]");
+    options->add_to(*command);
+    command->add_option("--slice", options->slice, "slice of the device, 0 without")->type_name("N");
+    return [options](const CommandLine& rest) { return run(*options, rest); };
+}
+
+}  // namespace postern

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <CLI/App.hpp>
+#include <functional>
+#include <string>
+#include <vector>
+
+// The subcommands of `postern`. Each add_*_command() describes one to the command line parser and returns
+// what runs when it was chosen: a function that gives the exit status. Errors are printed there, once, by
+// report().
+
+namespace postern {
+
+struct Error;
+
+/// What stands behind "--" (or behind the last option) on the command line.
+using CommandLine = std::vector<std::string>;
+using Command = std::function<int(const CommandLine& rest)>;
+
+[[nodiscard]] Command add_run_command(CLI::App& app);
+[[nodiscard]] Command add_pool_command(CLI::App& app);
+[[nodiscard]] Command add_check_command(CLI::App& app);
+[[nodiscard]] Command add_devices_command(CLI::App& app);
+[[nodiscard]] Command add_bind_command(CLI::App& app);
+[[nodiscard]] Command add_unbind_command(CLI::App& app);
+[[nodiscard]] Command add_profile_command(CLI::App& app);
+[[nodiscard]] Command add_bench_command(CLI::App& app);
+
+/// Exit status of `postern run` and `pool` where postern itself failed.
+inline constexpr int kLaunchFailed = 125;
+/// Exit status of the other commands where they failed.
+inline constexpr int kFailed = 1;
+
+/// Prints "postern: …" on stderr and returns `status`.
+int report(const Error& error, int status);
+
+}  // namespace postern

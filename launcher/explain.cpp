@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/explain.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <vector>
+
+#include "broker-core/ioctl_table.h"
+#include "broker-core/quantity.h"
+
+namespace postern {
+namespace {
+
+struct Piece {
+    Range range;  ///< whole pages where the window is reached by pages
+    unsigned slice;
+    const Window* window;
+};
+
+std::vector<Piece> pieces_of(const Profile& profile, uint32_t region) {
+    std::vector<Piece> pieces;
+    for (const Window& window : profile.device->windows) {
+        if (window.region != region) continue;
+        for (unsigned slice = 0; slice < profile.slices; ++slice) {
+            const uint64_t begin = window.offset.at(slice);
+            const Range exact{begin, begin + window.length};
+            pieces.push_back({window.by_pages() ? exact.pages() : exact, slice, &window});
+        }
+    }
+    std::sort(pieces.begin(), pieces.end(),
+              [](const Piece& a, const Piece& b) { return a.range.begin < b.range.begin; });
+    return pieces;
+}
+
+/// A digit for slices 0 to 9, letters for those after, '#' beyond.
+char mark(unsigned slice) {
+    if (slice < 10) return static_cast<char>('0' + slice);
+    return slice < 36 ? static_cast<char>('a' + slice - 10) : '#';
+}
+
+/// The bar: each cell stands for size / cells bytes; '.' is not granted, '*' is several slices' at once.
+std::string draw(const std::vector<Piece>& pieces, uint64_t size, unsigned cells) {
+    std::string bar(cells, '.');
+    const auto cell_of = [&](uint64_t byte) {
+        return static_cast<unsigned>(static_cast<long double>(byte) * cells / static_cast<long double>(size));
+    };
+    for (const Piece& piece : pieces) {
+        const unsigned first = std::min(cell_of(piece.range.begin), cells - 1);
+        const unsigned last = std::clamp(cell_of(piece.range.end - 1), first, cells - 1);
+        for (unsigned cell = first; cell <= last; ++cell) {
+            char& drawn = bar[cell];
+            drawn = drawn == '.' || drawn == mark(piece.slice) ? mark(piece.slice) : '*';
+        }
+    }
+    return bar;
+}
+
+std::string methods(const Window& window) {
+    std::vector<std::string> ways;
+    if (window.by_mmap) ways.emplace_back("mmap");
+    if (window.by_dmabuf) ways.emplace_back("dma-buf");
+    if (window.by_pread) ways.emplace_back(window.access.write ? "pread and pwrite" : "pread");
+    return fmt::format("{}", fmt::join(ways, ", "));
+}
+
+std::string verbs(const Access& access) {
+    if (access.read && access.write) return "read and write";
+    return access.read ? "only read" : "only write";
+}
+
+std::string stepped(const Stepped& value, unsigned slices) {
+    if (value.stride == 0 || slices == 1) return fmt::format("{:#x}", value.base);
+    return fmt::format("{:#x} + slice × {:#x}", value.base, value.stride);
+}
+
+void explain_regions(const Profile& profile, const BarSizes& bars, unsigned columns, std::string& text) {
+    for (uint32_t region = 0; region < 9; ++region) {
+        const std::vector<Piece> pieces = pieces_of(profile, region);
+        if (pieces.empty()) continue;
+        uint64_t end = 0;
+        for (const Piece& piece : pieces) end = std::max(end, piece.range.end);
+        const bool known = region < bars.size() && bars[region] != 0;
+        const uint64_t size = known ? std::max(bars[region], end) : end;
+        const unsigned cells = std::max(columns, 60U) - 4;
+        text +=
+            fmt::format("{}, {}\n", region_name(region),
+                        known ? format_size(size)
+                              : fmt::format("drawn up to its last window, {} (--device BDF draws all of it)",
+                                            format_size(size)));
+        text += fmt::format("  [{}]\n", draw(pieces, size, cells));
+        const std::string right = fmt::format("{:#x}", size);
+        text += fmt::format("  0{}{}\n", std::string(cells + 1 - right.size(), ' '), right);
+        text += fmt::format(
+            "  each character is {}; digits are slices, '.' is out of reach{}\n",
+            size % cells == 0 ? format_size(size / cells)
+                              : fmt::format("{:.0f} bytes", std::ceil(static_cast<double>(size) / cells)),
+            profile.slices > 1 ? ", '*' is several slices' (too narrow to draw, or shared)" : "");
+        for (const Piece& piece : pieces) {
+            text +=
+                fmt::format("    {:#08x} … {:#08x}  slice {}  {:<12} {}\n", piece.range.begin,
+                            piece.range.end, piece.slice, piece.window->name, piece.window->access.text());
+        }
+        text += '\n';
+    }
+}
+
+}  // namespace
+
+std::string explain_profile(const Profile& profile, const BarSizes& bars, unsigned columns) {
+    std::string text =
+        fmt::format("{}{}{}\n\n", profile.name, profile.description.empty() ? "" : ": ", profile.description);
+    if (profile.device) {
+        const DeviceProfile& device = *profile.device;
+        explain_regions(profile, bars, columns, text);
+        text += profile.slices == 1 ? "The client may\n"
+                                    : fmt::format("A client of one of the {} slices may\n", profile.slices);
+        for (const Window& window : device.windows) {
+            text += fmt::format("  - {} {} of {} at {} (\"{}\"), by {}\n", verbs(window.access),
+                                format_size(window.length), region_name(window.region),
+                                stepped(window.offset, profile.slices), window.name, methods(window));
+        }
+        for (const DmaMemory& dma : device.dma) {
+            text += fmt::format("  - use {} of memory (\"{}\") that the device may {} at IOVA {}\n",
+                                format_size(dma.size), dma.name, verbs(dma.access),
+                                stepped(dma.iova, profile.slices));
+        }
+        for (const Irq& irq : device.irqs) {
+            text += fmt::format("  - wait for {} vector {} on an eventfd (\"{}\")\n",
+                                irq_index_name(irq.index), stepped(irq.vector, profile.slices), irq.name);
+        }
+        for (const IoctlRule& rule : device.ioctls) {
+            const IoctlEntry* entry = find_ioctl(rule.number);
+            text += fmt::format("  - {} ({})\n", entry != nullptr ? entry->words : "call", rule.name);
+        }
+        constexpr const char* kForward[] = {"pass the device fd on only inside of its own sandbox",
+                                            "pass the device fd on to nobody",
+                                            "pass the device fd on to anyone, with its limits"};
+        text += fmt::format("  - {}\n", kForward[static_cast<size_t>(device.forward)]);
+        text += "Everything else on the device fd is refused by the kernel.\n\n";
+        const auto programs = [&](const char* when, const std::vector<ProgramLine>& lines) {
+            for (const ProgramLine& line : lines)
+                text += fmt::format("{}: {} runs with the whole device.\n", when, fmt::join(line, " "));
+        };
+        programs("Before the first client", device.setup.device);
+        programs("Before each client", device.setup.slice);
+        programs("After each client", device.teardown.slice);
+        programs("After the last client", device.teardown.device);
+    }
+    const std::vector<std::string> weak = weakenings(profile);
+    if (weak.empty()) {
+        text += "Nothing in it weakens the default sandbox.\n";
+    } else {
+        text += "It weakens the default sandbox:\n";
+        for (const std::string& each : weak) text += fmt::format("  - {}\n", each);
+    }
+    return text;
+}
+
+}  // namespace postern

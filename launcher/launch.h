@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <tl/expected.hpp>
+#include <vector>
+
+#include "broker-core/device_session.h"
+#include "broker-core/guard.h"
+#include "broker-core/profile.h"
+#include "launcher/cgroup.h"
+#include "launcher/sandbox.h"
+#include "launcher/sandbox_spec.h"
+
+namespace postern {
+
+/// The broker inside of `postern run` and `postern pool`: owns the device and the guard, and starts clients
+/// on slices of it.
+class LocalBroker {
+  public:
+    /// Owns the device. Refuses without root and where the guard cannot be enforced, before anything is
+    /// touched.
+    [[nodiscard]] static Result<LocalBroker> open(const Profile& profile, const std::string& device);
+
+    LocalBroker(LocalBroker&&) noexcept = default;
+
+    /// Grants `slice` and starts the client of `spec` on it, in a cgroup of its own.
+    [[nodiscard]] tl::expected<RunningClient, LaunchError> start(unsigned slice, SandboxSpec spec);
+
+    /// The client of `slice` is gone: slice teardown, its cgroup removed.
+    Status end(unsigned slice);
+    /// All clients are gone: device teardown, the guard given back. Returns the first error.
+    Status close();
+
+    /// The device itself, for grants that go past the guard (benchmarks, controls).
+    [[nodiscard]] DeviceSession& session() { return session_; }
+
+  private:
+    LocalBroker(Guard guard, DeviceSession session, Profile profile)
+        : guard_(std::move(guard)), session_(std::move(session)), profile_(std::move(profile)) {}
+
+    [[nodiscard]] Result<Grant> prepare(unsigned slice, SandboxSpec& spec);
+
+    // Destroyed in reverse: cgroups and device fds go before the guard that watches over them.
+    Guard guard_;
+    DeviceSession session_;
+    std::map<unsigned, Cgroup> cgroups_;
+    Profile profile_;
+};
+
+/// The cgroup limits of a profile as Cgroup::create() takes them.
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> cgroup_limits(const Profile& profile);
+
+/// That the command exists and can be run, before a device is touched for it.
+[[nodiscard]] tl::expected<void, LaunchError> check_command(const SandboxSpec& spec);
+
+}  // namespace postern

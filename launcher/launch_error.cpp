@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/launch_error.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string_view>
+
+#include "broker-core/unique_fd.h"
+
+namespace postern {
+namespace {
+
+LaunchError launch_error(int exit_status, int errnum, std::string message) {
+    return LaunchError{Error{std::move(message), errnum}, exit_status};
+}
+
+std::string source_hint(const MountStep& step, int errnum) {
+    if (step.kind == MountStep::Kind::Bind && (errnum == ENOENT || errnum == ENOTDIR)) {
+        return "; create the source, or add the option \"optional\"";
+    }
+    if (step.kind == MountStep::Kind::Overlay && (errnum == ENOENT || errnum == EINVAL)) {
+        return "; lowerdir, upperdir and workdir must be existing folders, the latter two on one file system "
+               "that can "
+               "be an upper layer";
+    }
+    if (errnum == EACCES) return "; the launcher's user may not enter it";
+    return "";
+}
+
+std::string mount_hint(const MountStep& step, int errnum) {
+    if (step.kind == MountStep::Kind::Proc && errnum == EPERM) {
+        return "; part of /proc is covered on this machine, as in a container, and then the kernel gives out "
+               "no full one: "
+               "run outside of it, or with its /proc unmasked";
+    }
+    if (errnum == ENOENT || errnum == EROFS) {
+        return "; the target is not there, and is only made in a tmpfs of the sandbox: use an existing one, "
+               "or one below "
+               "/tmp or /run";
+    }
+    if (errnum == ENOTDIR) return "; a folder needs a folder as its target, a file a file";
+    if (errnum == EINVAL && step.kind == MountStep::Kind::Tmpfs)
+        return "; see tmpfs(5) for what size, nr_inodes and mode can be";
+    return "";
+}
+
+std::string step_detail(const ChildReport& report, const ChildPlan& plan) {
+    const auto item = static_cast<std::size_t>(report.item);
+    switch (report.step) {
+        case ChildStep::Sources:
+            if (report.item < 0) return fmt::format(" {}", plan.target_path);
+            [[fallthrough]];
+        case ChildStep::Mounts:
+            if (report.item < 0 || item >= plan.mounts.steps.size()) return "";
+            return fmt::format(" {}: {}", plan.mounts.steps[item].where, describe(plan.mounts.steps[item]));
+        case ChildStep::NewRoot:
+            return plan.mounts.root_is_tmpfs ? "" : " " + plan.mounts.root_source;
+        case ChildStep::Limits:
+            if (report.item < 0 || item >= plan.limits.size()) return "";
+            return fmt::format(" {}", rlimit_name(plan.limits[item].resource));
+        case ChildStep::Fds:
+            return report.item < 0 ? "" : fmt::format(" number {}", report.item + 3);
+        case ChildStep::WorkingFolder:
+            return " " + plan.cwd;
+        default:
+            return "";
+    }
+}
+
+std::string step_hint(const ChildReport& report, const ChildPlan& plan) {
+    const auto item = static_cast<std::size_t>(report.item);
+    const bool is_mount = report.item >= 0 && item < plan.mounts.steps.size();
+    switch (report.step) {
+        case ChildStep::Sources:
+            return is_mount ? source_hint(plan.mounts.steps[item], report.errnum) : "";
+        case ChildStep::Mounts:
+            return is_mount ? mount_hint(plan.mounts.steps[item], report.errnum) : "";
+        case ChildStep::Limits:
+            return report.errnum == EPERM
+                       ? "; raising a hard limit needs CAP_SYS_RESOURCE in the first user namespace"
+                       : "";
+        case ChildStep::Capabilities:
+            return "; a capability can only be kept that the launcher has in this namespace and this kernel "
+                   "knows";
+        case ChildStep::WorkingFolder:
+            return "; \"cwd\" must be a folder that the client can enter inside";
+        case ChildStep::SeccompEarly:
+        case ChildStep::SeccompLate:
+            return report.errnum == EINVAL ? "; the filter is longer than 4096 instructions or not valid"
+                                           : "";
+        case ChildStep::Fds:
+            return report.errnum == EINVAL || report.errnum == EMFILE ? "; raise `ulimit -n` of the launcher"
+                                                                      : "";
+        default:
+            return "";
+    }
+}
+
+LaunchError explain_exec(const ChildReport& report, const ChildPlan& plan, const std::string& command) {
+    if (report.is_script) {
+        return launch_error(
+            126, report.errnum,
+            fmt::format("{}: is a script in a place that the sandbox hides or its user cannot enter, and a "
+                        "script is opened by path: bind its folder into the sandbox, or move it",
+                        plan.target_path));
+    }
+    if (!report.found) {
+        return launch_error(
+            127, report.errnum,
+            fmt::format("{}: command not found inside the sandbox; its root may lack it, or PATH in its "
+                        "environment the folder",
+                        command));
+    }
+    std::string hint;
+    if (report.errnum == ENOENT) hint = "; its interpreter or dynamic loader is not there inside the sandbox";
+    if (report.errnum == ENOEXEC)
+        hint = "; it is neither a program for this machine nor a script that begins with #!";
+    if (report.errnum == EACCES) {
+        hint = "; the client's user may not execute it, or it is on a mount that is noexec";
+    }
+    if (report.errnum == EPERM) hint = "; the seccomp filter may refuse execve";
+    const std::string& path = plan.has_target ? plan.target_path : command;
+    return launch_error(
+        126, report.errnum,
+        fmt::format("{}: found, but cannot be run: {}{}", path, errno_text(report.errnum), hint));
+}
+
+/// First line of a small file; empty if it cannot be read.
+std::string read_line(const char* path) {
+    const UniqueFd file(::open(path, O_RDONLY | O_CLOEXEC));
+    char text[64] = {};
+    const ssize_t got = file ? ::read(file.get(), text, sizeof text - 1) : 0;
+    if (got <= 0) return "";
+    const std::string_view line(text, static_cast<std::size_t>(got));
+    return std::string(line.substr(0, line.find('\n')));
+}
+
+std::string clone_hint(int errnum, const Namespaces& namespaces, bool into_cgroup) {
+    if (errnum == EPERM && !namespaces.user) {
+        return "; namespaces without a user namespace need CAP_SYS_ADMIN: run as root, or add \"user\" to "
+               "the namespaces";
+    }
+    if (errnum == EPERM && read_line("/proc/sys/kernel/unprivileged_userns_clone") == "0") {
+        return "; user namespaces are for root only here: sysctl kernel.unprivileged_userns_clone=1";
+    }
+    if (errnum == EPERM) {
+        return "; user namespaces are forbidden here, as in a chroot or by the seccomp filter of a container";
+    }
+    if (errnum == ENOSPC || errnum == EUSERS) {
+        if (read_line("/proc/sys/user/max_user_namespaces") == "0") {
+            return "; user namespaces are switched off: sysctl user.max_user_namespaces=10000";
+        }
+        return "; a limit on namespaces is reached (sysctl user.max_*_namespaces, or 32 levels of nesting)";
+    }
+    if (into_cgroup && (errnum == EACCES || errnum == EBUSY || errnum == EOPNOTSUPP)) {
+        return "; the launcher may not put the client into its cgroup: it needs to be delegated (systemd-run "
+               "--scope -p Delegate=yes)";
+    }
+    if (errnum == EAGAIN) return "; the limit on processes is reached (ulimit -u, pids.max)";
+    return "";
+}
+
+}  // namespace
+
+LaunchError explain_report(const ChildReport& report, const ChildPlan& plan, const std::string& command) {
+    if (report.step == ChildStep::Exec || report.step == ChildStep::Command)
+        return explain_exec(report, plan, command);
+    return launch_error(
+        125, report.errnum,
+        fmt::format("sandbox: {}{}: {}: {}{}", child_step_name(report.step), step_detail(report, plan),
+                    report.call, errno_text(report.errnum), step_hint(report, plan)));
+}
+
+LaunchError explain_clone_error(int errnum, const Namespaces& namespaces, bool into_cgroup) {
+    return launch_error(125, errnum,
+                        fmt::format("sandbox: making the namespaces: clone3: {}{}", errno_text(errnum),
+                                    clone_hint(errnum, namespaces, into_cgroup)));
+}
+
+}  // namespace postern

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/launch_options.h"
+
+#include <CLI/CLI.hpp>
+
+#include "broker-core/pci.h"
+#include "broker-core/plan.h"
+
+namespace postern {
+
+void LaunchOptions::add_to(CLI::App& command) {
+    command.add_option("--device", device, "PCI address of the device to own, e.g. 0000:00:02.0")
+        ->type_name("BDF");
+    command.add_option("--profile", profile, "profile by name or file; the built-in default without")
+        ->type_name("NAME|FILE");
+    command.add_flag("--dry-run", dry_run, "print the whole plan and do nothing");
+    command.add_flag("--json", json, "print the plan as JSON");
+    command.add_flag("--quiet", quiet, "do not print what the profile weakens");
+    sandbox.add_to(command);
+    command.prefix_command();  // the first word that is no option begins the client's command line
+}
+
+Result<Profile> LaunchOptions::load() const {
+    Profile loaded;
+    if (profile.empty()) {
+        POSTERN_ASSIGN(loaded, read_profile(Json{{"postern", 1}}, false));
+        loaded.name = "default";
+        loaded.folder = "/";
+    } else {
+        POSTERN_ASSIGN(LoadedProfile from_file, load_profile(profile));
+        loaded = std::move(from_file.profile);
+    }
+    POSTERN_TRY(sandbox.apply(loaded.sandbox));
+    if (loaded.device && device.empty()) {
+        return fail(
+            "profile {}: has a \"device\" part: name the device with --device BDF (`postern devices` lists "
+            "them)",
+            loaded.name);
+    }
+    return loaded;
+}
+
+void LaunchOptions::print_weakenings(const Profile& loaded) const {
+    if (quiet) return;
+    for (const std::string& weakening : weakenings(loaded)) {
+        fmt::print(stderr, "postern: profile {} weakens the sandbox: {}\n", loaded.name, weakening);
+    }
+}
+
+Result<Json> forecast_plan(const Profile& profile, const std::string& device) {
+    if (device.empty()) return Json(nullptr);
+    POSTERN_ASSIGN(const std::string bdf, parse_bdf(device));
+    POSTERN_ASSIGN(const PciDevice pci, read_pci_device(bdf));
+    POSTERN_ASSIGN(const DevicePlan plan, plan_device(profile, forecast_device_info(pci)));
+    return to_json(plan);
+}
+
+}  // namespace postern

@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/mount_plan.h"
+
+#include <linux/mount.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <string_view>
+
+namespace postern {
+namespace {
+
+constexpr std::uint64_t kQuiet = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+
+MountStep tmpfs_step(std::string target, const char* mode, std::string where) {
+    MountStep step;
+    step.kind = MountStep::Kind::Tmpfs;
+    step.target = std::move(target);
+    step.attributes = kQuiet;
+    step.parameters = {{"mode", mode}};
+    step.where = std::move(where);
+    return step;
+}
+
+MountStep bind_step(std::string source, std::string target, std::uint64_t attributes, std::string where) {
+    MountStep step;
+    step.kind = MountStep::Kind::Bind;
+    step.source = std::move(source);
+    step.target = std::move(target);
+    step.attributes = attributes;
+    step.recursive = true;
+    step.where = std::move(where);
+    return step;
+}
+
+MountStep symlink_step(std::string text, std::string target, std::string where) {
+    MountStep step;
+    step.kind = MountStep::Kind::Symlink;
+    step.source = std::move(text);
+    step.target = std::move(target);
+    step.where = std::move(where);
+    return step;
+}
+
+MountStep plain_step(MountStep::Kind kind, std::string target, std::uint64_t attributes, std::string where) {
+    MountStep step;
+    step.kind = kind;
+    step.target = std::move(target);
+    step.attributes = attributes;
+    step.where = std::move(where);
+    return step;
+}
+
+MountStep proc_step(const SandboxSpec& spec, std::string target, std::string where) {
+    constexpr std::uint64_t attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+    // The kernel mounts a new proc only for whoever owns the pid namespace.
+    if (!spec.namespaces.pid && spec.namespaces.user)
+        return bind_step("/proc", std::move(target), attributes, std::move(where));
+    return plain_step(MountStep::Kind::Proc, std::move(target), attributes, std::move(where));
+}
+
+/// A minimal /dev: the six devices that hold nothing, terminals of its own, shared memory of its own.
+void add_dev(std::vector<MountStep>& steps, const std::string& target, bool optional_target,
+             const std::string& where) {
+    const std::size_t first = steps.size();
+    MountStep root = tmpfs_step(target, "0755", where);
+    root.attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
+    steps.push_back(std::move(root));
+    for (const char* name : {"null", "zero", "full", "random", "urandom", "tty"}) {
+        // Not nodev, as it is to be a device; everything else comes with the seal below.
+        MountStep device = bind_step(std::string("/dev/") + name, target + "/" + name, 0, where);
+        device.recursive = false;
+        device.optional_source = true;
+        steps.push_back(std::move(device));
+    }
+    const std::pair<const char*, const char*> links[] = {{"/proc/self/fd", "/fd"},
+                                                         {"/proc/self/fd/0", "/stdin"},
+                                                         {"/proc/self/fd/1", "/stdout"},
+                                                         {"/proc/self/fd/2", "/stderr"},
+                                                         {"pts/ptmx", "/ptmx"}};
+    for (const auto& [text, name] : links) {
+        steps.push_back(symlink_step(text, target + name, where));
+    }
+    steps.push_back(plain_step(MountStep::Kind::Directory, target + "/pts", 0, where));
+    steps.push_back(plain_step(MountStep::Kind::Directory, target + "/shm", 0, where));
+    // Why before pts and shm, and after everything else: it is recursive, and those two must stay writable.
+    MountStep seal = plain_step(MountStep::Kind::Seal, target,
+                                MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, where);
+    seal.recursive = true;
+    steps.push_back(std::move(seal));
+    MountStep terminals =
+        plain_step(MountStep::Kind::Devpts, target + "/pts", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, where);
+    terminals.parameters = {{"mode", "0620"}, {"ptmxmode", "0666"}};
+    steps.push_back(std::move(terminals));
+    steps.push_back(tmpfs_step(target + "/shm", "1777", where));
+    for (std::size_t i = first; i < steps.size(); ++i) steps[i].optional_target = optional_target;
+}
+
+/// /sys without sysfs: PCI resource files, debugfs, bpffs and cgroups are not there at all. glibc and others
+/// count processors in devices/system, so that stays.
+void add_sys(std::vector<MountStep>& steps) {
+    MountStep root = tmpfs_step("/sys", "0755", "/sys");
+    root.optional_target = true;
+    steps.push_back(std::move(root));
+    MountStep system =
+        bind_step("/sys/devices/system", "/sys/devices/system",
+                  MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, "/sys");
+    system.optional_source = true;
+    system.optional_target = true;
+    steps.push_back(std::move(system));
+    MountStep seal = plain_step(MountStep::Kind::Seal, "/sys", MOUNT_ATTR_RDONLY, "/sys");
+    seal.optional_target = true;
+    steps.push_back(std::move(seal));
+}
+
+void add_host_coverings(const SandboxSpec& spec, std::vector<MountStep>& steps) {
+    // Without a proc of its own the launcher's is what the root clone has already.
+    if (spec.namespaces.pid) steps.push_back(proc_step(spec, "/proc", "/proc"));
+    add_dev(steps, "/dev", false, "/dev");
+    steps.push_back(tmpfs_step("/tmp", "1777", "/tmp"));
+    for (const auto& [target, mode] :
+         {std::pair{"/run", "0755"}, std::pair{"/var/run", "0755"}, std::pair{"/var/tmp", "1777"}}) {
+        MountStep step = tmpfs_step(target, mode, target);
+        step.optional_target = true;
+        steps.push_back(std::move(step));
+    }
+    add_sys(steps);
+}
+
+Status check_target(const std::string& target) {
+    if (!target.starts_with('/')) return fail("target \"{}\" is not an absolute path", target);
+    if (target.size() >= 4096) return fail("target is longer than a path can be (4095)");
+    if (target.find('\0') != std::string::npos) return fail("target holds a NUL byte");
+    std::string_view rest = target;
+    bool any = false;
+    while (!rest.empty()) {
+        rest.remove_prefix(1);
+        const std::string_view part = rest.substr(0, rest.find('/'));
+        if (part == "." || part == "..")
+            return fail("target \"{}\" has \"{}\" in it; write it without", target, part);
+        any = any || !part.empty();
+        rest.remove_prefix(part.size());
+    }
+    if (!any) return fail("target is \"/\"; choose the root with \"root\" instead");
+    return {};
+}
+
+/// The options that are attributes of the mount itself. False if `option` is none of them.
+bool take_attribute(std::string_view option, std::uint64_t& attributes) {
+    struct Attribute {
+        std::string_view name;
+        std::uint64_t set;
+        std::uint64_t clear;
+    };
+    static constexpr Attribute known[] = {
+        {"ro", MOUNT_ATTR_RDONLY, 0},     {"rw", 0, MOUNT_ATTR_RDONLY},   {"nosuid", MOUNT_ATTR_NOSUID, 0},
+        {"suid", 0, MOUNT_ATTR_NOSUID},   {"nodev", MOUNT_ATTR_NODEV, 0}, {"dev", 0, MOUNT_ATTR_NODEV},
+        {"noexec", MOUNT_ATTR_NOEXEC, 0}, {"exec", 0, MOUNT_ATTR_NOEXEC},
+    };
+    for (const Attribute& attribute : known) {
+        if (attribute.name != option) continue;
+        attributes = (attributes | attribute.set) & ~attribute.clear;
+        return true;
+    }
+    return false;
+}
+
+Status unknown_option(const Mount& mount, const std::string& option, std::string_view known) {
+    return fail(
+        "option \"{}\" is not known for a {} mount; known are ro, rw, nosuid, suid, nodev, dev, noexec, "
+        "exec{}",
+        option, mount_type_name(mount.type), known);
+}
+
+Status no_source(const Mount& mount) {
+    if (mount.source.empty() || mount.source == mount_type_name(mount.type)) return {};
+    return fail("a {} mount has no source, but \"{}\" is given", mount_type_name(mount.type), mount.source);
+}
+
+Result<MountStep> plan_bind(const Mount& mount, MountStep step) {
+    step.kind = MountStep::Kind::Bind;
+    step.recursive = true;
+    if (!mount.source.starts_with('/'))
+        return fail("source \"{}\" of a bind is not an absolute path", mount.source);
+    if (mount.source.find('\0') != std::string::npos) return fail("source holds a NUL byte");
+    step.source = mount.source;
+    // A root launcher may bind from folders that root without capabilities, which the child is, cannot enter.
+    step.from_launcher = true;
+    for (const std::string& option : mount.options) {
+        if (take_attribute(option, step.attributes)) continue;
+        if (option == "rbind" || option == "bind") {
+            step.recursive = option == "rbind";
+        } else if (option == "optional") {
+            step.optional_source = true;
+        } else {
+            POSTERN_TRY(unknown_option(mount, option, ", rbind, bind, optional"));
+        }
+    }
+    return step;
+}
+
+Result<MountStep> plan_tmpfs(const Mount& mount, MountStep step) {
+    POSTERN_TRY(no_source(mount));
+    step.kind = MountStep::Kind::Tmpfs;
+    std::string mode = step.target.ends_with("/tmp") ? "1777" : "0755";
+    for (const std::string& option : mount.options) {
+        if (take_attribute(option, step.attributes)) continue;
+        const std::size_t equals = option.find('=');
+        const std::string key = option.substr(0, equals);
+        if (equals == std::string::npos || (key != "size" && key != "nr_inodes" && key != "mode")) {
+            POSTERN_TRY(unknown_option(mount, option, ", size=, nr_inodes=, mode="));
+        }
+        const std::string value = option.substr(equals + 1);
+        if (value.empty() || value.size() > 64) return fail("option \"{}\" has no sensible value", option);
+        if (key == "mode") {
+            if (value.find_first_not_of("01234567") != std::string::npos || value.size() > 5) {
+                return fail("option \"{}\": the mode is octal, such as 1777", option);
+            }
+            mode = value;
+        } else {
+            step.parameters.emplace_back(key, value);
+        }
+    }
+    step.parameters.emplace_back("mode", mode);
+    return step;
+}
+
+Result<MountStep> plan_overlay(const Mount& mount, MountStep step) {
+    POSTERN_TRY(no_source(mount));
+    step.kind = MountStep::Kind::Overlay;
+    bool lower = false;
+    bool upper = false;
+    bool work = false;
+    for (const std::string& option : mount.options) {
+        if (take_attribute(option, step.attributes)) continue;
+        const bool is_lower = option.starts_with("lowerdir=/");
+        const bool is_upper = option.starts_with("upperdir=/");
+        const bool is_work = option.starts_with("workdir=/");
+        const bool is_flag = option == "userxattr" || option == "volatile";
+        if (!is_lower && !is_upper && !is_work && !is_flag) {
+            POSTERN_TRY(
+                unknown_option(mount, option, ", lowerdir=/…, upperdir=/…, workdir=/…, userxattr, volatile"));
+        }
+        lower = lower || is_lower;
+        upper = upper || is_upper;
+        work = work || is_work;
+        const std::size_t equals = option.find('=');
+        if (equals == std::string::npos) {
+            step.parameters.emplace_back(option, "");
+        } else {
+            step.parameters.emplace_back(option.substr(0, equals), option.substr(equals + 1));
+        }
+        // fsconfig(2) takes no longer ones.
+        if (step.parameters.back().second.size() > 255) {
+            return fail("option \"{}\" is longer than 255 bytes; use shorter paths", option);
+        }
+        step.data += option + ",";
+    }
+    // In a user namespace the layers' marks cannot be trusted.* attributes.
+    step.data += "userxattr";
+    step.from_launcher = true;
+    if (!lower) return fail("an overlay needs \"lowerdir=/…\" in its options");
+    if (upper != work) return fail("an overlay needs both \"upperdir=/…\" and \"workdir=/…\", or neither");
+    return step;
+}
+
+Status add_mount(const SandboxSpec& spec, const Mount& mount, const std::string& where,
+                 std::vector<MountStep>& steps) {
+    POSTERN_TRY(check_target(mount.target));
+    MountStep step;
+    step.target = mount.target;
+    step.attributes = kQuiet;
+    step.where = where;
+    switch (mount.type) {
+        case Mount::Type::Bind: {
+            POSTERN_ASSIGN(MountStep planned, plan_bind(mount, std::move(step)));
+            steps.push_back(std::move(planned));
+            return {};
+        }
+        case Mount::Type::Tmpfs: {
+            POSTERN_ASSIGN(MountStep planned, plan_tmpfs(mount, std::move(step)));
+            steps.push_back(std::move(planned));
+            return {};
+        }
+        case Mount::Type::Overlay: {
+            POSTERN_ASSIGN(MountStep planned, plan_overlay(mount, std::move(step)));
+            steps.push_back(std::move(planned));
+            return {};
+        }
+        case Mount::Type::Proc:
+        case Mount::Type::Dev:
+            break;
+    }
+    POSTERN_TRY(no_source(mount));
+    std::uint64_t attributes = 0;
+    for (const std::string& option : mount.options) {
+        // Both are as closed as they can be already; what asks for that is no error.
+        if (!take_attribute(option, attributes)) POSTERN_TRY(unknown_option(mount, option, ""));
+    }
+    if (mount.type == Mount::Type::Proc) {
+        steps.push_back(proc_step(spec, mount.target, where));
+        steps.back().attributes |= attributes;
+    } else {
+        add_dev(steps, mount.target, false, where);
+    }
+    return {};
+}
+
+/// "/", "//", "/usr/..": those name the host's root, which must not come in without its coverings.
+bool is_host_root(const std::string& path) {
+    const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr), &std::free);
+    return real && std::string_view(real.get()) == "/";
+}
+
+}  // namespace
+
+Result<MountPlan> make_mount_plan(const SandboxSpec& spec) {
+    MountPlan plan;
+    if (!spec.namespaces.mount) {
+        if (!spec.mounts.empty() || spec.root.kind != Root::Kind::HostReadOnly) {
+            return fail("\"mounts\" and \"root\" need the mount namespace; add \"mount\" to the namespaces");
+        }
+        return plan;
+    }
+    Root::Kind kind = spec.root.kind;
+    if (kind == Root::Kind::Path) {
+        if (!spec.root.path.starts_with('/'))
+            return fail("root: path \"{}\" is not absolute", spec.root.path);
+        if (is_host_root(spec.root.path)) kind = Root::Kind::HostReadOnly;
+    }
+    plan.root_attributes = MOUNT_ATTR_RDONLY | kQuiet;
+    switch (kind) {
+        case Root::Kind::HostReadOnly:
+            add_host_coverings(spec, plan.steps);
+            break;
+        case Root::Kind::Empty:
+            plan.root_is_tmpfs = true;
+            plan.seal_root = true;
+            plan.root_attributes = kQuiet;
+            plan.steps.push_back(proc_step(spec, "/proc", "/proc"));
+            add_dev(plan.steps, "/dev", false, "/dev");
+            plan.steps.push_back(tmpfs_step("/tmp", "1777", "/tmp"));
+            break;
+        case Root::Kind::Path:
+            plan.root_source = spec.root.path;
+            plan.steps.push_back(proc_step(spec, "/proc", "/proc"));
+            plan.steps.back().optional_target = true;
+            add_dev(plan.steps, "/dev", true, "/dev");
+            plan.steps.push_back(tmpfs_step("/tmp", "1777", "/tmp"));
+            plan.steps.back().optional_target = true;
+            break;
+    }
+    for (std::size_t i = 0; i < spec.mounts.size(); ++i) {
+        const std::string where = fmt::format("mounts[{}]", i);
+        if (Status added = add_mount(spec, spec.mounts[i], where, plan.steps); !added) {
+            return propagate(std::move(added), where);
+        }
+    }
+    return plan;
+}
+
+std::string describe(const MountStep& step) {
+    std::string flags;
+    for (const auto& [bit, name] : {std::pair<std::uint64_t, const char*>{MOUNT_ATTR_RDONLY, " ro"},
+                                    {MOUNT_ATTR_NOSUID, " nosuid"},
+                                    {MOUNT_ATTR_NODEV, " nodev"},
+                                    {MOUNT_ATTR_NOEXEC, " noexec"}}) {
+        if ((step.attributes & bit) != 0) flags += name;
+    }
+    for (const auto& [key, value] : step.parameters)
+        flags += value.empty() ? " " + key : fmt::format(" {}={}", key, value);
+    switch (step.kind) {
+        case MountStep::Kind::Bind:
+            return fmt::format("bind {} on {}{}", step.source, step.target, flags);
+        case MountStep::Kind::Overlay:
+            return fmt::format("overlay on {}{}", step.target, flags);
+        case MountStep::Kind::Tmpfs:
+            return fmt::format("tmpfs on {}{}", step.target, flags);
+        case MountStep::Kind::Proc:
+            return fmt::format("proc on {}{}", step.target, flags);
+        case MountStep::Kind::Devpts:
+            return fmt::format("devpts on {}{}", step.target, flags);
+        case MountStep::Kind::Directory:
+            return fmt::format("folder {}", step.target);
+        case MountStep::Kind::Symlink:
+            return fmt::format("link {} to {}", step.target, step.source);
+        case MountStep::Kind::Seal:
+            break;
+    }
+    return fmt::format("seal {}{}", step.target, flags);
+}
+
+}  // namespace postern

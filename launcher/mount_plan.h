@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "broker-core/result.h"
+#include "launcher/sandbox_spec.h"
+
+namespace postern {
+
+/// One step of building the sandbox's tree, small enough that the child only has to make the system calls.
+struct MountStep {
+    enum class Kind {
+        Bind,       ///< a clone of `source`, opened before anything hides it
+        Overlay,    ///< an overlay of `parameters`, made before anything hides its folders
+        Tmpfs,      ///< a new tmpfs with `parameters`
+        Proc,       ///< the proc of the pid namespace
+        Devpts,     ///< a new instance of devpts
+        Directory,  ///< a folder in an own tmpfs
+        Symlink,    ///< `target` as a symbolic link to `source` in an own tmpfs
+        Seal,       ///< `attributes` put on what is mounted at `target`
+    };
+    Kind kind = Kind::Bind;
+    std::string source = {};
+    std::string target = {};
+    std::uint64_t attributes = 0;  ///< MOUNT_ATTR_*
+    bool recursive = false;        ///< Bind, Seal: with everything mounted below
+    bool from_launcher = false;    ///< made by the launcher before the clone if its rights allow
+    bool optional_source = false;  ///< a missing source skips the step
+    bool optional_target = false;  ///< a missing target, or one behind a symbolic link, skips the step
+    std::vector<std::pair<std::string, std::string>> parameters = {};  ///< fsconfig(2); flags have no value
+    std::string data = {};   ///< Overlay: for mount(2) in a user namespace, where the child has to make it
+    std::string where = {};  ///< for messages: "mounts[2]", or what of ours it is
+};
+
+/// The tree, in the order in which it is built.
+struct MountPlan {
+    /// Kind::Empty: a tmpfs; otherwise a recursive clone of `root_source`.
+    bool root_is_tmpfs = false;
+    std::string root_source = "/";
+    std::uint64_t root_attributes = 0;
+    bool seal_root = false;  ///< the tmpfs root becomes read-only when all is in place
+    std::vector<MountStep> steps;
+};
+
+/// Decides every mount. Pure but for one look at whether `root.path` is "/" itself. Error: a mount that
+/// cannot be, with its place ("mounts[1]").
+Result<MountPlan> make_mount_plan(const SandboxSpec& spec);
+
+/// One sentence, for --dry-run.
+std::string describe(const MountStep& step);
+
+}  // namespace postern

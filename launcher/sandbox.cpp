@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/sandbox.h"
+
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <string_view>
+
+#include "broker-core/scope_guard.h"
+#include "launcher/child.h"
+#include "launcher/child_tree.h"
+#include "launcher/exec_target.h"
+#include "launcher/launch_error.h"
+#include "launcher/syscalls.h"
+
+namespace postern {
+namespace {
+
+constexpr std::string_view kDefaultSearchPath = "/usr/local/bin:/usr/bin:/bin";
+constexpr std::uint64_t kAllSignals = ~std::uint64_t{0};
+
+tl::unexpected<LaunchError> refuse(Failure failure) {
+    return tl::unexpected(LaunchError{std::move(failure.value()).within("sandbox"), 125});
+}
+
+template <typename T>
+tl::unexpected<LaunchError> refuse(Result<T>&& result) {
+    return refuse(Failure(std::move(result.error())));
+}
+
+/// fds that exist only while a launch is under way, and what the child gets of them.
+struct LaunchFds {
+    UniqueFd report_read, report_write;
+    UniqueFd status_read, status_write;
+    UniqueFd go_read, go_write;
+    UniqueFd launcher;
+    std::vector<UniqueFd> sources;
+    UniqueFd root;
+    UniqueFd target;
+};
+
+/// Never 0, 1 or 2, even when the launcher was started with those closed: they are the client's.
+Status open_pipe(UniqueFd& read_end, UniqueFd& write_end) {
+    std::array<int, 2> ends = {-1, -1};
+    if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
+        const int errnum = errno;
+        return fail_errno(errnum, "pipe2");
+    }
+    const std::array<UniqueFd*, 2> owners = {&read_end, &write_end};
+    for (std::size_t i = 0; i < 2; ++i) owners[i]->reset(ends[i]);
+    for (UniqueFd* owner : owners) {
+        if (owner->get() > 2) continue;
+        owner->reset(::fcntl(owner->get(), F_DUPFD_CLOEXEC, 3));
+        if (!*owner) return fail("pipe2: no file descriptor above 2 is free");
+    }
+    return {};
+}
+
+std::string_view variable(const std::vector<std::string>& env, std::string_view name) {
+    for (const std::string& entry : env) {
+        if (entry.size() > name.size() && entry.starts_with(name) && entry[name.size()] == '=') {
+            return std::string_view(entry).substr(name.size() + 1);
+        }
+    }
+    return {};
+}
+
+Status check_strings(const SandboxSpec& spec) {
+    if (spec.argv.empty()) return fail("no command is given");
+    for (const std::string& argument : spec.argv) {
+        if (argument.find('\0') != std::string::npos)
+            return fail("argument \"{}\" holds a NUL byte", argument.c_str());
+    }
+    for (const std::string& entry : spec.env) {
+        if (entry.find('=') == std::string::npos || entry.starts_with('=') ||
+            entry.find('\0') != std::string::npos) {
+            return fail("environment entry \"{}\" is not NAME=value", entry.c_str());
+        }
+    }
+    for (const PassedFd& passed : spec.fds) {
+        if (passed.name.empty() || passed.name.size() > 255 ||
+            std::any_of(passed.name.begin(), passed.name.end(),
+                        [](char c) { return c < ' ' || c > '~' || c == ':'; })) {
+            return fail("fd {}: \"{}\" cannot be in LISTEN_FDNAMES: printable ASCII without ':' can",
+                        passed.fd, passed.name);
+        }
+        if (::fcntl(passed.fd, F_GETFD) < 0)
+            return fail("fd {} (\"{}\") is not open", passed.fd, passed.name);
+    }
+    if (spec.hostname && !spec.namespaces.uts) {
+        return fail("\"hostname\" needs the uts namespace; add \"uts\" to the namespaces");
+    }
+    if (spec.hostname && (spec.hostname->empty() || spec.hostname->size() > 64)) {
+        return fail("host name \"{}\" is not of 1 to 64 characters", *spec.hostname);
+    }
+    if (spec.loopback_up && !spec.namespaces.net)
+        return fail("the loopback interface of the host is not ours to set up");
+    for (const ResourceLimit& limit : spec.rlimits) {
+        if (limit.soft > limit.hard) {
+            return fail("limit {}: soft {} is above hard {}", rlimit_name(limit.resource), limit.soft,
+                        limit.hard);
+        }
+    }
+    for (const unsigned capability : spec.capabilities) {
+        if (capability >= 64) return fail("capability number {} does not exist", capability);
+    }
+    return {};
+}
+
+/// Whether `id` exists in the user namespace that the launcher is in; in the first one all do.
+bool id_exists(const char* map_path, std::uint32_t id) {
+    std::ifstream map(map_path);
+    std::uint64_t inside = 0;
+    std::uint64_t outside = 0;
+    std::uint64_t count = 0;
+    while (map >> inside >> outside >> count) {
+        if (id >= inside && id - inside < count) return true;
+    }
+    return false;
+}
+
+UserMap choose_user_map(const SandboxSpec& spec) {
+    constexpr std::uint64_t setgid = std::uint64_t{1} << CAP_SETGID;
+    constexpr std::uint64_t setuid = std::uint64_t{1} << CAP_SETUID;
+    const bool capable = (sys::permitted_capabilities() & (setgid | setuid)) == (setgid | setuid);
+    const bool privileged =
+        capable && id_exists("/proc/self/uid_map", spec.uid) && id_exists("/proc/self/gid_map", spec.gid);
+    UserMap map = make_user_map(spec.uid, spec.gid, ::geteuid(), ::getegid(), privileged);
+    // Without a new user namespace the ids are what they are, and groups can be dropped by who has the
+    // capability.
+    if (!spec.namespaces.user) map.may_set_groups = capable;
+    return map;
+}
+
+/// Opens what the launcher's rights reach further than the child's. Whatever it may not, the child tries
+/// itself.
+Status open_as_launcher(ChildPlan& plan, LaunchFds& fds) {
+    constexpr std::uint64_t admin = std::uint64_t{1} << CAP_SYS_ADMIN;
+    plan.sources.assign(plan.mounts.steps.size(), -1);
+    if (!plan.namespaces.mount || (sys::permitted_capabilities() & admin) == 0) return {};
+    for (std::size_t i = 0; i < plan.mounts.steps.size(); ++i) {
+        const MountStep& step = plan.mounts.steps[i];
+        if (!step.from_launcher) continue;
+        StepFailure failure;
+        int tree = -1;
+        const bool opened = step.kind == MountStep::Kind::Overlay
+                                ? make_overlay_as_launcher(step, tree, failure)
+                                : open_bind(step, tree, failure);
+        const int errnum = errno;
+        if (tree >= 0) fds.sources.emplace_back(tree);
+        plan.sources[i] = tree;
+        if (!opened && errnum != EPERM && errnum != EACCES) {
+            ChildReport report;
+            report.step = ChildStep::Sources;
+            report.errnum = errnum;
+            report.item = static_cast<int>(i);
+            std::strncpy(report.call, failure.call, sizeof report.call - 1);
+            return Failure(explain_report(report, plan, "").error);
+        }
+    }
+    // The host's own root is left to the child, in whose namespace what is mounted below is locked to it.
+    if (!plan.mounts.root_is_tmpfs && plan.mounts.root_source != "/") {
+        StepFailure failure;
+        if (open_root(plan.mounts, plan.root_tree, failure)) fds.root.reset(plan.root_tree);
+    }
+    return {};
+}
+
+void lay_out_env(const SandboxSpec& spec, std::vector<std::string>& storage, ChildPlan& plan) {
+    storage = spec.env;
+    std::string* pid = nullptr;
+    if (!spec.fds.empty()) {
+        std::string names;
+        for (const PassedFd& passed : spec.fds) names += (names.empty() ? "" : ":") + passed.name;
+        storage.push_back(fmt::format("LISTEN_FDS={}", spec.fds.size()));
+        storage.push_back("LISTEN_FDNAMES=" + names);
+        storage.push_back("LISTEN_PID=" + std::string(16, '\0'));
+        pid = &storage.back();
+    }
+    for (std::string& entry : storage) plan.env.push_back(entry.data());
+    plan.env.push_back(nullptr);
+    if (pid != nullptr) plan.listen_pid = pid->data() + std::strlen("LISTEN_PID=");
+}
+
+std::string own_folder() {
+    char* folder = ::get_current_dir_name();
+    if (folder == nullptr) return "/";
+    std::string result(folder);
+    std::free(folder);
+    // getcwd(3): a folder outside of the root is "(unreachable)/…".
+    return result.starts_with('/') ? result : "/";
+}
+
+/// The host's own view decides for the host's root; any other root is searched by the child.
+tl::expected<void, LaunchError> lay_out_command(const SandboxSpec& spec, ChildPlan& plan, LaunchFds& fds) {
+    const std::string& command = spec.argv.front();
+    if (command.empty())
+        return tl::unexpected(LaunchError{Error{"the command is an empty string", ENOENT}, 127});
+    if (plan.mounts.root_is_tmpfs || plan.mounts.root_source != "/") {
+        std::string_view path = variable(spec.env, "PATH");
+        if (path.empty()) path = kDefaultSearchPath;
+        plan.candidates = exec_candidates(command, std::string(path));
+        return {};
+    }
+    const char* path = std::getenv("PATH");
+    auto target = find_exec_target(command, path != nullptr ? path : std::string(kDefaultSearchPath));
+    if (!target) return tl::unexpected(std::move(target.error()));
+    plan.has_target = true;
+    plan.candidates = {target->path};
+    plan.target_path = target->path;
+    plan.target_device = target->device;
+    plan.target_inode = target->inode;
+    plan.target_is_script = target->is_script;
+    constexpr std::uint64_t admin = std::uint64_t{1} << CAP_SYS_ADMIN;
+    if (spec.namespaces.mount && (sys::permitted_capabilities() & admin) != 0) {
+        StepFailure failure;
+        int tree = -1;
+        if (open_target(target->path.c_str(), tree, failure)) fds.target.reset(tree);
+        plan.target_tree = tree;
+    }
+    return {};
+}
+
+void lay_out_fds(const SandboxSpec& spec, const LaunchFds& fds, ChildPlan& plan) {
+    for (const PassedFd& passed : spec.fds) plan.fds.push_back(passed.fd);
+    plan.moved_fds.assign(plan.fds.size(), -1);
+    plan.report_pipe = fds.report_write.get();
+    plan.status_pipe = fds.status_write.get();
+    plan.go_pipe = fds.go_read.get();
+    plan.launcher_pidfd = fds.launcher.get();
+    for (const std::vector<int>& group :
+         {plan.fds, plan.sources,
+          std::vector<int>{plan.report_pipe, plan.status_pipe, plan.go_pipe, plan.launcher_pidfd,
+                           plan.target_tree, plan.root_tree}}) {
+        for (const int fd : group) {
+            if (fd >= 0) plan.kept_fds.push_back(static_cast<unsigned>(fd));
+        }
+    }
+    std::sort(plan.kept_fds.begin(), plan.kept_fds.end());
+}
+
+std::uint64_t clone_flags(const Namespaces& namespaces) {
+    std::uint64_t flags = CLONE_PIDFD;
+    if (namespaces.user) flags |= CLONE_NEWUSER;
+    if (namespaces.pid) flags |= CLONE_NEWPID;
+    if (namespaces.mount) flags |= CLONE_NEWNS;
+    if (namespaces.net) flags |= CLONE_NEWNET;
+    if (namespaces.ipc) flags |= CLONE_NEWIPC;
+    if (namespaces.uts) flags |= CLONE_NEWUTS;
+    return flags;
+}
+
+/// A hard limit above the child's can only be had from outside its user namespace.
+Status raise_hard_limits(pid_t pid, const std::vector<ResourceLimit>& limits) {
+    for (const ResourceLimit& limit : limits) {
+        rlimit64 current = {};
+        if (sys::prlimit(pid, limit.resource, nullptr, &current) != 0 || current.rlim_max >= limit.hard)
+            continue;
+        const rlimit64 raised = {current.rlim_cur, limit.hard};
+        if (sys::prlimit(pid, limit.resource, &raised, nullptr) != 0) {
+            const int errnum = errno;
+            return fail_errno(
+                errnum,
+                "limit {}: hard {} is above the launcher's own {}, which takes CAP_SYS_RESOURCE; lower it or "
+                "raise the launcher's (ulimit -H)",
+                rlimit_name(limit.resource), limit.hard, current.rlim_max);
+        }
+    }
+    return {};
+}
+
+bool read_fully(int fd, void* data, std::size_t size) {
+    auto* bytes = static_cast<char*>(data);
+    std::size_t done = 0;
+    while (done < size) {
+        const ssize_t got = ::read(fd, bytes + done, size - done);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return false;
+        done += static_cast<std::size_t>(got);
+    }
+    return true;
+}
+
+/// Waits until the process behind `pidfd` is gone; what waitid(2) says of it.
+siginfo_t await_end(int pidfd) {
+    siginfo_t info = {};
+    while (::waitid(P_PIDFD, static_cast<id_t>(pidfd), &info, WEXITED) != 0 && errno == EINTR) {
+    }
+    return info;
+}
+
+/// cgroup.kill (Linux 5.14), then until nothing is left in it; only for sandboxes without a pid namespace.
+void empty_cgroup(int cgroup) {
+    const UniqueFd killer(::openat(cgroup, "cgroup.kill", O_WRONLY | O_CLOEXEC));
+    if (!killer || ::write(killer.get(), "1", 1) != 1) return;
+    const UniqueFd events(::openat(cgroup, "cgroup.events", O_RDONLY | O_CLOEXEC));
+    if (!events) return;
+    while (true) {
+        char text[128] = {};
+        if (::pread(events.get(), text, sizeof text - 1, 0) <= 0) return;
+        if (std::strstr(text, "populated 0") != nullptr) return;
+        // kernfs: POLLPRI on a change; the time-out only guards against one between the read and the poll.
+        pollfd changed = {events.get(), POLLPRI, 0};
+        ::poll(&changed, 1, 100);
+    }
+}
+
+}  // namespace
+
+tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) {
+    if (Status valid = check_strings(spec); !valid) return refuse(std::move(valid));
+
+    ChildPlan plan;
+    plan.namespaces = spec.namespaces;
+    if (auto mounts = make_mount_plan(spec)) {
+        plan.mounts = std::move(*mounts);
+    } else {
+        return refuse(std::move(mounts));
+    }
+    plan.user = choose_user_map(spec);
+    plan.set_hostname = spec.hostname.has_value();
+    plan.hostname = spec.hostname.value_or("");
+    plan.loopback_up = spec.loopback_up;
+    plan.new_session = spec.new_session;
+    plan.no_new_privs = spec.no_new_privs;
+    plan.landlock = spec.landlock;
+    for (const unsigned capability : spec.capabilities) plan.capabilities |= std::uint64_t{1} << capability;
+    plan.limits = spec.rlimits;
+    plan.seccomp = spec.seccomp;
+    plan.own_devices.reserve(plan.mounts.steps.size() + 1);
+    plan.cwd_required = spec.cwd.has_value();
+    plan.cwd = spec.cwd ? *spec.cwd : own_folder();
+
+    LaunchFds fds;
+    if (auto laid_out = lay_out_command(spec, plan, fds); !laid_out)
+        return tl::unexpected(std::move(laid_out.error()));
+    if (Status opened = open_as_launcher(plan, fds); !opened)
+        return tl::unexpected(LaunchError{opened.error(), 125});
+    for (auto [read_end, write_end] :
+         {std::pair{&fds.report_read, &fds.report_write}, std::pair{&fds.status_read, &fds.status_write},
+          std::pair{&fds.go_read, &fds.go_write}}) {
+        if (Status opened = open_pipe(*read_end, *write_end); !opened) return refuse(std::move(opened));
+    }
+    fds.launcher.reset(sys::pidfd_open(::getpid()));
+    if (!fds.launcher) {
+        const int errnum = errno;
+        return refuse(fail_errno(errnum, "pidfd_open"));
+    }
+    lay_out_fds(spec, fds, plan);
+    std::vector<std::string> arguments = spec.argv;
+    for (std::string& argument : arguments) plan.argv.push_back(argument.data());
+    plan.argv.push_back(nullptr);
+    std::vector<std::string> environment;
+    lay_out_env(spec, environment, plan);
+
+    RunningClient client;
+    client.own_session_ = spec.new_session;
+    client.time_limit_ = spec.time_limit;
+    if (!spec.namespaces.pid && spec.cgroup_fd >= 0) {
+        client.cgroup_.reset(::fcntl(spec.cgroup_fd, F_DUPFD_CLOEXEC, 3));
+    }
+
+    int pidfd = -1;
+    clone_args arguments_of_clone = {};
+    arguments_of_clone.flags = clone_flags(spec.namespaces);
+    arguments_of_clone.pidfd = reinterpret_cast<std::uintptr_t>(&pidfd);
+    arguments_of_clone.exit_signal = SIGCHLD;
+    if (spec.cgroup_fd >= 0) {
+        arguments_of_clone.flags |= CLONE_INTO_CGROUP;
+        arguments_of_clone.cgroup = static_cast<std::uint64_t>(spec.cgroup_fd);
+    }
+    // Why blocked: no handler of the launcher's may run in the child, and init wants all signals to wait for
+    // it.
+    std::uint64_t old_mask = 0;
+    sys::set_signal_mask(kAllSignals, &old_mask);
+    const long pid = sys::clone3(arguments_of_clone);
+    if (pid == 0) run_child(plan);
+    const int clone_errnum = errno;
+    sys::set_signal_mask(old_mask, nullptr);
+    if (pid < 0)
+        return tl::unexpected(explain_clone_error(clone_errnum, spec.namespaces, spec.cgroup_fd >= 0));
+    // From here on every way out kills the child and waits for it: ~RunningClient.
+    client.init_pid_ = static_cast<pid_t>(pid);
+    client.pidfd_.reset(pidfd);
+    client.status_pipe_ = std::move(fds.status_read);
+    fds.report_write.reset();
+    fds.status_write.reset();
+    fds.go_read.reset();
+
+    if (spec.namespaces.user) {
+        if (Status mapped = write_user_map(client.init_pid_, plan.user); !mapped)
+            return refuse(std::move(mapped));
+    }
+    if (Status raised = raise_hard_limits(client.init_pid_, spec.rlimits); !raised)
+        return refuse(std::move(raised));
+    // A child that has failed already has closed its end; its report says why. SIGPIPE must not be the
+    // launcher's end.
+    sigset_t pipe_signal;
+    sigset_t unblocked;
+    ::sigemptyset(&pipe_signal);
+    ::sigaddset(&pipe_signal, SIGPIPE);
+    ::pthread_sigmask(SIG_BLOCK, &pipe_signal, &unblocked);
+    if (::write(fds.go_write.get(), "g", 1) != 1) {
+        const timespec now = {0, 0};
+        ::sigtimedwait(&pipe_signal, nullptr, &now);
+    }
+    ::pthread_sigmask(SIG_SETMASK, &unblocked, nullptr);
+
+    ChildReport report;
+    if (read_fully(fds.report_read.get(), &report, sizeof report)) {
+        return tl::unexpected(explain_report(report, plan, spec.argv.front()));
+    }
+    client.started_ = std::chrono::steady_clock::now();
+    return client;
+}
+
+RunningClient& RunningClient::operator=(RunningClient&& other) noexcept {
+    if (this == &other) return *this;
+    if (pidfd_) {
+        kill();
+        wait();
+    }
+    init_pid_ = other.init_pid_;
+    pidfd_ = std::move(other.pidfd_);
+    status_pipe_ = std::move(other.status_pipe_);
+    cgroup_ = std::move(other.cgroup_);
+    started_ = other.started_;
+    time_limit_ = other.time_limit_;
+    own_session_ = other.own_session_;
+    return *this;
+}
+
+RunningClient::~RunningClient() {
+    if (!pidfd_) return;
+    kill();
+    wait();
+}
+
+Result<pid_t> RunningClient::client_pid() const {
+    std::ifstream children(fmt::format("/proc/{0}/task/{0}/children", init_pid_));
+    pid_t pid = 0;
+    // The first child is the oldest: the client. Daemons that init adopts come after it.
+    if (!(children >> pid)) return fail("the client is gone");
+    return pid;
+}
+
+Status RunningClient::send(int signal) {
+    if (sys::pidfd_send_signal(pidfd_.get(), signal) == 0) return {};
+    const int errnum = errno;
+    return fail_errno(errnum, "sending signal {} to the client", signal);
+}
+
+void RunningClient::kill() {
+    sys::pidfd_send_signal(pidfd_.get(), SIGKILL);
+}
+
+ClientExit RunningClient::wait() {
+    const siginfo_t end = await_end(pidfd_.get());
+    ExitRecord record;
+    ClientExit result{ClientExit::Kind::Lost, SIGKILL};
+    if (read_fully(status_pipe_.get(), &record, sizeof record)) {
+        result.kind = record.code == CLD_EXITED ? ClientExit::Kind::Exited : ClientExit::Kind::Signaled;
+        result.value = record.value;
+    } else if (end.si_code == CLD_KILLED) {
+        result.value = end.si_status;
+    }
+    if (cgroup_) empty_cgroup(cgroup_.get());
+    pidfd_.reset();
+    status_pipe_.reset();
+    cgroup_.reset();
+    return result;
+}
+
+}  // namespace postern

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/sandbox_from_profile.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+
+#include "broker-core/file.h"
+#include "launcher/seccomp_filter.h"
+#include "launcher/seccomp_profile.h"
+
+extern char** environ;
+
+namespace postern {
+namespace {
+
+constexpr size_t kMaxSeccompBytes = 4 << 20;
+
+Result<std::vector<sock_filter>> seccomp_program(const Profile& profile, const SandboxSpec& spec) {
+    const std::string& name = profile.sandbox.seccomp;
+    if (name == "none") return std::vector<sock_filter>{};
+    std::string file = name;
+    if (name == "default") {
+        file = program_prefix() + "/share/postern/profiles/seccomp/default.json";
+    } else if (!name.starts_with('/')) {
+        file = profile.folder + "/" + name;
+    }
+    POSTERN_ASSIGN(const std::string text, read_file(file, kMaxSeccompBytes));
+    auto parsed = parse_seccomp_profile(text, seccomp_conditions(spec.capabilities));
+    if (!parsed) return propagate(std::move(parsed), file);
+    auto program = compile_seccomp_filter(*parsed);
+    if (!program) return propagate(std::move(program), file);
+    return program;
+}
+
+std::vector<std::string> client_environment(const SandboxProfile& sandbox,
+                                            const std::vector<std::string>& environment) {
+    std::vector<std::string> result;
+    for (const std::string& entry : environment) {
+        const std::string name = entry.substr(0, entry.find('='));
+        const bool kept =
+            std::find(sandbox.env_keep.begin(), sandbox.env_keep.end(), name) != sandbox.env_keep.end();
+        if (kept && !sandbox.env_set.contains(name)) result.push_back(entry);
+    }
+    for (const auto& [name, value] : sandbox.env_set) result.push_back(name + "=" + value);
+    return result;
+}
+
+}  // namespace
+
+std::vector<std::string> own_environment() {
+    std::vector<std::string> result;
+    for (char** entry = environ; *entry != nullptr; ++entry) result.emplace_back(*entry);
+    return result;
+}
+
+Result<SandboxSpec> sandbox_from_profile(const Profile& profile,
+                                         const std::vector<std::string>& environment) {
+    const SandboxProfile& sandbox = profile.sandbox;
+    const auto context = [&](std::string_view key) {
+        return profile.name.empty() ? fmt::format("sandbox.{}", key)
+                                    : fmt::format("profile {}: sandbox.{}", profile.name, key);
+    };
+    SandboxSpec spec;
+    auto namespaces = namespaces_from_names(sandbox.namespaces);
+    if (!namespaces) return propagate(std::move(namespaces), context("namespaces"));
+    spec.namespaces = *namespaces;
+    if (sandbox.root == "empty") {
+        spec.root = {Root::Kind::Empty};
+    } else if (sandbox.root != "host-ro") {
+        spec.root = {Root::Kind::Path, sandbox.root};
+    }
+    for (size_t i = 0; i < sandbox.mounts.size(); ++i) {
+        const MountEntry& entry = sandbox.mounts[i];
+        auto type = mount_type_from_name(entry.type);
+        if (!type) return propagate(std::move(type), context(fmt::format("mounts[{}]", i)));
+        std::string source = entry.source;
+        if (*type == Mount::Type::Bind && !source.starts_with('/')) source = profile.folder + "/" + source;
+        spec.mounts.push_back({*type, source, entry.target, entry.options});
+    }
+    for (const std::string& name : sandbox.capabilities) {
+        auto capability = capability_from_name(name);
+        if (!capability) return propagate(std::move(capability), context("capabilities"));
+        spec.capabilities.push_back(*capability);
+    }
+    auto program = seccomp_program(profile, spec);
+    if (!program) return propagate(std::move(program), context("seccomp"));
+    spec.seccomp = std::move(*program);
+    spec.no_new_privs = sandbox.no_new_privs;
+    spec.landlock = sandbox.landlock == "auto";
+    for (const auto& [name, limits] : sandbox.rlimits) {
+        auto resource = rlimit_from_name(name);
+        if (!resource) return propagate(std::move(resource), context("rlimits"));
+        spec.rlimits.push_back({*resource, limits.first, limits.second});
+    }
+    spec.uid = sandbox.uid;
+    spec.gid = sandbox.gid;
+    if (spec.namespaces.uts) spec.hostname = sandbox.hostname;
+    spec.env = client_environment(sandbox, environment);
+    spec.cwd = sandbox.cwd;
+    spec.time_limit = sandbox.time_limit;
+    return spec;
+}
+
+}  // namespace postern

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/sandbox_spec.h"
+
+#include <sys/capability.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+#include <iterator>
+
+#include "launcher/mount_plan.h"
+
+namespace postern {
+namespace {
+
+struct NamespaceName {
+    const char* name;
+    bool Namespaces::*member;
+};
+constexpr NamespaceName kNamespaces[] = {
+    {"user", &Namespaces::user},     {"pid", &Namespaces::pid}, {"mount", &Namespaces::mount},
+    {"net", &Namespaces::net},       {"ipc", &Namespaces::ipc}, {"uts", &Namespaces::uts},
+    {"cgroup", &Namespaces::cgroup},
+};
+
+struct LimitName {
+    std::string_view name;
+    int resource;
+};
+constexpr LimitName kLimits[] = {
+    {"as", RLIMIT_AS},           {"core", RLIMIT_CORE},         {"cpu", RLIMIT_CPU},
+    {"data", RLIMIT_DATA},       {"fsize", RLIMIT_FSIZE},       {"locks", RLIMIT_LOCKS},
+    {"memlock", RLIMIT_MEMLOCK}, {"msgqueue", RLIMIT_MSGQUEUE}, {"nice", RLIMIT_NICE},
+    {"nofile", RLIMIT_NOFILE},   {"nproc", RLIMIT_NPROC},       {"rss", RLIMIT_RSS},
+    {"rtprio", RLIMIT_RTPRIO},   {"rttime", RLIMIT_RTTIME},     {"sigpending", RLIMIT_SIGPENDING},
+    {"stack", RLIMIT_STACK},
+};
+
+constexpr std::string_view kMountTypes[] = {"bind", "tmpfs", "proc", "dev", "overlay"};
+
+std::string limit_text(std::uint64_t value) {
+    return value == RLIM64_INFINITY ? "unlimited" : std::to_string(value);
+}
+
+std::string joined(const std::vector<std::string>& words, const char* none) {
+    if (words.empty()) return none;
+    std::string text;
+    for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
+    return text;
+}
+
+}  // namespace
+
+Result<Namespaces> namespaces_from_names(const std::vector<std::string>& names) {
+    Namespaces result{false, false, false, false, false, false, false};
+    for (const std::string& name : names) {
+        const auto* entry =
+            std::find_if(std::begin(kNamespaces), std::end(kNamespaces),
+                         [&](const NamespaceName& candidate) { return name == candidate.name; });
+        if (entry == std::end(kNamespaces)) {
+            return fail("namespace \"{}\" is not known; known are user, pid, mount, net, ipc, uts, cgroup",
+                        name);
+        }
+        result.*entry->member = true;
+    }
+    return result;
+}
+
+std::vector<std::string> namespace_names(const Namespaces& namespaces) {
+    std::vector<std::string> names;
+    for (const NamespaceName& entry : kNamespaces) {
+        if (namespaces.*entry.member) names.emplace_back(entry.name);
+    }
+    return names;
+}
+
+Result<Mount::Type> mount_type_from_name(std::string_view name) {
+    const auto* entry = std::find(std::begin(kMountTypes), std::end(kMountTypes), name);
+    if (entry == std::end(kMountTypes)) {
+        return fail("mount type \"{}\" is not known; known are bind, tmpfs, proc, dev, overlay", name);
+    }
+    return static_cast<Mount::Type>(entry - std::begin(kMountTypes));
+}
+
+std::string_view mount_type_name(Mount::Type type) {
+    return kMountTypes[static_cast<std::size_t>(type)];
+}
+
+Result<int> rlimit_from_name(std::string_view name) {
+    for (const LimitName& entry : kLimits) {
+        if (entry.name == name) return entry.resource;
+    }
+    return fail(
+        "resource limit \"{}\" is not known; the names are those of setrlimit(2), small and without RLIMIT_",
+        name);
+}
+
+std::string_view rlimit_name(int resource) {
+    for (const LimitName& entry : kLimits) {
+        if (entry.resource == resource) return entry.name;
+    }
+    return "?";
+}
+
+Result<unsigned> capability_from_name(std::string_view name) {
+    std::string lower(name);
+    std::transform(lower.begin(), lower.end(), lower.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    if (!lower.starts_with("cap_")) lower.insert(0, "cap_");
+    cap_value_t value = 0;
+    if (::cap_from_name(lower.c_str(), &value) != 0 || value < 0) {
+        return fail("capability \"{}\" is not known; see capabilities(7)", name);
+    }
+    return static_cast<unsigned>(value);
+}
+
+std::string capability_name(unsigned capability) {
+    char* name = ::cap_to_name(static_cast<cap_value_t>(capability));
+    if (name == nullptr) return std::to_string(capability);
+    std::string upper(name);
+    ::cap_free(name);
+    std::transform(upper.begin(), upper.end(), upper.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+    return upper;
+}
+
+std::vector<std::string> describe_sandbox(const SandboxSpec& spec) {
+    std::vector<std::string> lines;
+    lines.push_back("new namespaces: " + joined(namespace_names(spec.namespaces), "none"));
+    if (spec.cgroup_fd >= 0) lines.emplace_back("born in a cgroup of its own");
+    if (const Result<MountPlan> plan = make_mount_plan(spec); !plan) {
+        lines.push_back("cannot be made: " + plan.error().message);
+    } else if (spec.namespaces.mount) {
+        lines.push_back(plan->root_is_tmpfs
+                            ? "root: an empty tmpfs, read-only at the end"
+                            : fmt::format("root: {} read-only, nosuid, nodev", plan->root_source));
+        for (const MountStep& step : plan->steps) lines.push_back("mount: " + describe(step));
+    }
+    lines.push_back(fmt::format("user: uid {} gid {}, no supplementary groups", spec.uid, spec.gid));
+    if (spec.hostname) lines.push_back("host name: " + *spec.hostname);
+    lines.push_back(fmt::format("loopback: {}", spec.loopback_up ? "up" : "as it is"));
+    std::vector<std::string> capabilities;
+    for (const unsigned capability : spec.capabilities) capabilities.push_back(capability_name(capability));
+    lines.push_back("capabilities: " + joined(capabilities, "none"));
+    lines.push_back(fmt::format("no_new_privs: {}", spec.no_new_privs ? "yes" : "no"));
+    lines.push_back(fmt::format(
+        "landlock: {}",
+        spec.landlock ? "abstract sockets and signals stay inside, where the kernel can" : "none"));
+    lines.push_back(spec.seccomp.empty()
+                        ? "seccomp: none"
+                        : fmt::format("seccomp: a filter of {} instructions", spec.seccomp.size()));
+    for (const ResourceLimit& limit : spec.rlimits) {
+        lines.push_back(fmt::format("limit {}: {} {}", rlimit_name(limit.resource), limit_text(limit.soft),
+                                    limit_text(limit.hard)));
+    }
+    if (spec.time_limit) lines.push_back(fmt::format("time limit: {} ms", spec.time_limit->count()));
+    lines.push_back(spec.new_session ? "session: its own" : "session: the launcher's");
+    lines.push_back("working folder: " + spec.cwd.value_or("the caller's if it is there inside, else /"));
+    for (const std::string& variable : spec.env) lines.push_back("environment: " + variable);
+    for (std::size_t i = 0; i < spec.fds.size(); ++i)
+        lines.push_back(fmt::format("fd {}: {}", i + 3, spec.fds[i].name));
+    lines.push_back("command: " + joined(spec.argv, "none"));
+    return lines;
+}
+
+}  // namespace postern

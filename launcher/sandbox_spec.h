@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <linux/filter.h>
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "broker-core/result.h"
+
+namespace postern {
+
+/// The namespaces that the client gets for itself; the others it shares with the launcher.
+struct Namespaces {
+    bool user = true;
+    bool pid = true;
+    bool mount = true;
+    bool net = true;
+    bool ipc = true;
+    bool uts = true;
+    bool cgroup = true;
+
+    bool operator==(const Namespaces&) const = default;
+};
+
+/// What "/" is inside.
+struct Root {
+    enum class Kind {
+        HostReadOnly,  ///< the launcher's own, read-only, its /proc /sys /dev /tmp /run /var/tmp replaced
+        Empty,         ///< a read-only tmpfs with /proc /dev /tmp and what `mounts` adds
+        Path,  ///< the folder `path`, read-only, with /proc /dev /tmp mounted over it where they exist
+    };
+    Kind kind = Kind::HostReadOnly;
+    std::string path = {};
+};
+
+/// One mount of the profile, done in the order given, after the mounts that every root gets. Targets are
+/// absolute paths inside; symbolic links in them are followed inside the new root and never leave it. A
+/// target that is missing is made if it lies in a tmpfs of the sandbox; it is never made in a host folder.
+///
+/// Options, for all types: ro rw nosuid suid nodev dev noexec exec (default: rw, nosuid, nodev).
+///   bind     source: absolute host path, opened with the launcher's rights before anything hides it;
+///            "rbind" (default: with what is mounted below), "bind" (without), "optional" (a missing source
+///            is skipped)
+///   tmpfs    "size=BYTES[k|m|g|%]", "nr_inodes=N", "mode=OCTAL" (default 0755; 1777 for a target that ends
+///   in /tmp) proc     the proc of the sandbox's pid namespace dev      a minimal /dev overlay
+///   "lowerdir=A:B", "upperdir=C", "workdir=D" as in mount(8), host paths
+struct Mount {
+    enum class Type { Bind, Tmpfs, Proc, Dev, Overlay };
+    Type type = Type::Bind;
+    std::string source = {};
+    std::string target = {};
+    std::vector<std::string> options = {};
+};
+
+/// A resource limit of setrlimit(2); RLIM_INFINITY is "unlimited". A hard limit above the launcher's own
+/// needs CAP_SYS_RESOURCE in the initial user namespace.
+struct ResourceLimit {
+    int resource = 0;  ///< RLIMIT_*
+    std::uint64_t soft = 0;
+    std::uint64_t hard = 0;
+};
+
+/// A file descriptor for the client, borrowed from the caller until start_sandbox() has returned.
+struct PassedFd {
+    int fd = -1;
+    std::string name;  ///< its entry in LISTEN_FDNAMES: no ':' and no control characters
+};
+
+/// Everything about one sandbox, decided: nothing below this struct reads a profile, an environment variable
+/// or a default. Executing it is start_sandbox() (sandbox.h).
+struct SandboxSpec {
+    Namespaces namespaces = {};
+    Root root = {};
+    std::vector<Mount> mounts = {};
+
+    /// Program for seccomp(2), see seccomp_filter.h; empty means none.
+    std::vector<sock_filter> seccomp = {};
+    /// Capability numbers (CAP_*) that the client keeps, in all five sets; meaningful inside its user
+    /// namespace.
+    std::vector<unsigned> capabilities = {};
+    bool no_new_privs = true;
+    /// Landlock scopes on top (abstract unix sockets, signals) where the kernel has them (ABI 6); never an
+    /// error.
+    bool landlock = true;
+    std::vector<ResourceLimit> rlimits = {};
+
+    /// Ids inside. A root launcher maps them to the same ids outside, any other launcher to its own ids.
+    uid_t uid = 65534;
+    gid_t gid = 65534;
+
+    /// nullopt leaves the launcher's host name (a copy of it, with a uts namespace).
+    std::optional<std::string> hostname = std::nullopt;
+    /// Complete environment, "NAME=value"; only LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES are added, when
+    /// `fds` has any.
+    std::vector<std::string> env = {};
+    /// Working folder inside; must exist. nullopt: the launcher's own if it can be entered inside, else "/".
+    std::optional<std::string> cwd = std::nullopt;
+    /// Wall clock from exec on; Supervisor enforces it with SIGKILL and status 124.
+    std::optional<std::chrono::milliseconds> time_limit = std::nullopt;
+    /// cgroup v2 folder that the client is born in (Cgroup::fd()); borrowed until start_sandbox() has
+    /// returned. -1: the launcher's own.
+    int cgroup_fd = -1;
+
+    /// The client in a session of its own: no controlling terminal (so no TIOCSTI), kill(0, …) stays inside.
+    bool new_session = true;
+    /// Sets the loopback interface of a new network namespace up (costs 0.1 ms).
+    bool loopback_up = false;
+
+    /// argv[0] is the command: with a '/' a path, else looked up. With a HostReadOnly root this is done on
+    /// the host before anything is started (caller's working folder and PATH) and the file that was found is
+    /// the one that runs, even if it lies where the sandbox does not see it; with any other root inside, with
+    /// PATH of `env`.
+    std::vector<std::string> argv = {};
+    /// Become fds 3, 4, 5… of the client. 0, 1 and 2 are inherited, every other fd is closed.
+    std::vector<PassedFd> fds = {};
+};
+
+/// Names as in the profile: user pid mount net ipc uts cgroup. Error: a name that is none of them.
+Result<Namespaces> namespaces_from_names(const std::vector<std::string>& names);
+std::vector<std::string> namespace_names(const Namespaces& namespaces);
+
+/// "bind" "tmpfs" "proc" "dev" "overlay", and back.
+Result<Mount::Type> mount_type_from_name(std::string_view name);
+std::string_view mount_type_name(Mount::Type type);
+
+/// "nofile" → RLIMIT_NOFILE and so on for every limit of setrlimit(2), and back.
+Result<int> rlimit_from_name(std::string_view name);
+std::string_view rlimit_name(int resource);
+
+/// "CAP_NET_ADMIN" or "net_admin" → 12, and back ("CAP_NET_ADMIN"). Error: unknown to this build.
+Result<unsigned> capability_from_name(std::string_view name);
+std::string capability_name(unsigned capability);
+
+/// The steps that starting `spec` takes, in their order, one sentence a line, for --dry-run.
+std::vector<std::string> describe_sandbox(const SandboxSpec& spec);
+
+}  // namespace postern

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/seccomp_profile.h"
+
+#include <seccomp.h>
+#include <sys/utsname.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+
+#include "launcher/sandbox_spec.h"
+
+namespace postern {
+namespace {
+
+using nlohmann::json;
+
+struct NewSystemCall {
+    std::string_view name;
+    int number;
+};
+
+/// arch/x86/entry/syscalls/syscall_64.tbl: what libseccomp 2.5.4 has no names for.
+constexpr NewSystemCall kNewSystemCalls[] = {
+    {"uretprobe", 335},         {"uprobe", 336},
+    {"futex_waitv", 449},       {"set_mempolicy_home_node", 450},
+    {"cachestat", 451},         {"fchmodat2", 452},
+    {"map_shadow_stack", 453},  {"futex_wake", 454},
+    {"futex_wait", 455},        {"futex_requeue", 456},
+    {"statmount", 457},         {"listmount", 458},
+    {"lsm_get_self_attr", 459}, {"lsm_set_self_attr", 460},
+    {"lsm_list_modules", 461},  {"mseal", 462},
+    {"setxattrat", 463},        {"getxattrat", 464},
+    {"listxattrat", 465},       {"removexattrat", 466},
+    {"open_tree_attr", 467},    {"file_getattr", 468},
+    {"file_setattr", 469},      {"listns", 470},
+};
+
+enum class NameKind { Here, Elsewhere, Unknown };
+
+/// Whether `name` is a system call of x86-64, of another machine only, or of none.
+std::pair<NameKind, int> resolve(const std::string& name) {
+    const int number = ::seccomp_syscall_resolve_name_arch(SCMP_ARCH_X86_64, name.c_str());
+    if (number >= 0) return {NameKind::Here, number};
+    for (const NewSystemCall& call : kNewSystemCalls) {
+        if (call.name == name) return {NameKind::Here, call.number};
+    }
+    return {number == __NR_SCMP_ERROR ? NameKind::Unknown : NameKind::Elsewhere, -1};
+}
+
+Status check_keys(const json& object, const std::string& path,
+                  std::initializer_list<std::string_view> known) {
+    if (!object.is_object()) return fail("{}: is not an object", path);
+    for (const auto& [key, value] : object.items()) {
+        if (std::find(known.begin(), known.end(), std::string_view(key)) != known.end()) continue;
+        std::string list;
+        for (const std::string_view each : known) list += (list.empty() ? "" : ", ") + std::string(each);
+        return fail("{}: unknown key \"{}\"; known are {}", path, key, list);
+    }
+    return {};
+}
+
+/// The member, or nullptr when it is missing or null (docker's profiles write null for empty lists).
+const json* member(const json& object, const char* key) {
+    const auto found = object.find(key);
+    return found == object.end() || found->is_null() ? nullptr : &*found;
+}
+
+Result<std::string> text_of(const json& value, const std::string& path) {
+    if (!value.is_string()) return fail("{}: is not a string", path);
+    return value.get<std::string>();
+}
+
+Result<std::vector<std::string>> texts_of(const json* list, const std::string& path) {
+    std::vector<std::string> result;
+    if (list == nullptr) return result;
+    if (!list->is_array()) return fail("{}: is not a list", path);
+    for (std::size_t i = 0; i < list->size(); ++i) {
+        POSTERN_ASSIGN(std::string text, text_of((*list)[i], fmt::format("{}[{}]", path, i)));
+        result.push_back(std::move(text));
+    }
+    return result;
+}
+
+Result<std::uint64_t> number_of(const json& value, const std::string& path, std::uint64_t limit) {
+    if (!value.is_number_unsigned()) return fail("{}: is not a number ≥ 0", path);
+    const auto number = value.get<std::uint64_t>();
+    if (number > limit) return fail("{}: {} is above {}", path, number, limit);
+    return number;
+}
+
+/// MAX_ERRNO of the kernel: seccomp(2) cuts what is above.
+constexpr std::uint64_t kMaxErrno = 4095;
+
+/// "EPERM" → 1.
+Result<std::uint16_t> errno_from_name(const std::string& name, const std::string& path) {
+    for (int number = 1; number < 256; ++number) {
+        const char* known = ::strerrorname_np(number);
+        if (known != nullptr && name == known) return static_cast<std::uint16_t>(number);
+    }
+    return fail("{}: \"{}\" is not the name of an errno", path, name);
+}
+
+/// The errno of an ERRNO action: by number, else by name (podman writes both), else EPERM.
+Result<std::uint16_t> read_errno(const json& object, const std::string& path, const char* number_key,
+                                 const char* name_key) {
+    if (const json* number = member(object, number_key)) {
+        POSTERN_ASSIGN(const std::uint64_t value, number_of(*number, path + "." + number_key, kMaxErrno));
+        return static_cast<std::uint16_t>(value);
+    }
+    if (const json* name = member(object, name_key)) {
+        const std::string where = path + "." + name_key;
+        POSTERN_ASSIGN(const std::string text, text_of(*name, where));
+        return errno_from_name(text, where);
+    }
+    return static_cast<std::uint16_t>(EPERM);
+}
+
+Result<SeccompAction> read_action(const json* value, const std::string& path, std::uint16_t errnum) {
+    if (value == nullptr) return fail("{}: is missing", path);
+    POSTERN_ASSIGN(const std::string name, text_of(*value, path));
+    using Kind = SeccompAction::Kind;
+    static constexpr std::pair<std::string_view, Kind> known[] = {
+        {"SCMP_ACT_ALLOW", Kind::Allow},
+        {"SCMP_ACT_LOG", Kind::Log},
+        {"SCMP_ACT_ERRNO", Kind::Errno},
+        {"SCMP_ACT_TRACE", Kind::Trace},
+        {"SCMP_ACT_TRAP", Kind::Trap},
+        {"SCMP_ACT_KILL", Kind::KillThread},
+        {"SCMP_ACT_KILL_THREAD", Kind::KillThread},
+        {"SCMP_ACT_KILL_PROCESS", Kind::KillProcess},
+    };
+    for (const auto& [text, kind] : known) {
+        if (text != name) continue;
+        const bool has_value = kind == Kind::Errno || kind == Kind::Trace;
+        return SeccompAction{kind, has_value ? errnum : std::uint16_t{0}};
+    }
+    if (name == "SCMP_ACT_NOTIFY")
+        return fail("{}: SCMP_ACT_NOTIFY needs a listener, which postern has not", path);
+    return fail(
+        "{}: unknown action \"{}\"; known are SCMP_ACT_ALLOW, LOG, ERRNO, TRACE, TRAP, KILL, KILL_THREAD, "
+        "KILL_PROCESS",
+        path, name);
+}
+
+Result<SeccompArgument> read_argument(const json& object, const std::string& path) {
+    POSTERN_TRY(check_keys(object, path, {"index", "value", "valueTwo", "op"}));
+    using Op = SeccompArgument::Op;
+    static constexpr std::pair<std::string_view, Op> known[] = {
+        {"SCMP_CMP_NE", Op::NotEqual},           {"SCMP_CMP_LT", Op::Less},
+        {"SCMP_CMP_LE", Op::LessEqual},          {"SCMP_CMP_EQ", Op::Equal},
+        {"SCMP_CMP_GE", Op::GreaterEqual},       {"SCMP_CMP_GT", Op::Greater},
+        {"SCMP_CMP_MASKED_EQ", Op::MaskedEqual},
+    };
+    SeccompArgument argument;
+    for (const char* required : {"index", "value", "op"}) {
+        if (member(object, required) == nullptr) return fail("{}.{}: is missing", path, required);
+    }
+    POSTERN_ASSIGN(const std::uint64_t index, number_of(object["index"], path + ".index", 5));
+    argument.index = static_cast<unsigned>(index);
+    POSTERN_ASSIGN(argument.value, number_of(object["value"], path + ".value", UINT64_MAX));
+    if (const json* two = member(object, "valueTwo")) {
+        POSTERN_ASSIGN(argument.value_two, number_of(*two, path + ".valueTwo", UINT64_MAX));
+    }
+    POSTERN_ASSIGN(const std::string op, text_of(object["op"], path + ".op"));
+    for (const auto& [text, value] : known) {
+        if (text != op) continue;
+        argument.op = value;
+        return argument;
+    }
+    return fail("{}.op: unknown comparison \"{}\"; known are SCMP_CMP_NE, LT, LE, EQ, GE, GT, MASKED_EQ",
+                path, op);
+}
+
+/// "4.8" ≤ this kernel's version.
+Result<bool> kernel_is_at_least(const std::string& version, const std::string& path,
+                                const SeccompConditions& conditions) {
+    unsigned major = 0;
+    unsigned minor = 0;
+    char rest = 0;
+    if (std::sscanf(version.c_str(), "%u.%u%c", &major, &minor, &rest) != 2) {
+        return fail("{}: \"{}\" is not a kernel version such as 4.8", path, version);
+    }
+    return std::pair(conditions.kernel_major, conditions.kernel_minor) >= std::pair(major, minor);
+}
+
+/// docker: a rule is in when all its `includes` hold and none of its `excludes`. Capabilities of includes
+/// must all be there, architectures at least one; a single one of excludes is enough.
+Result<bool> applies(const json& rule, const std::string& path, const SeccompConditions& conditions) {
+    const auto has_capability = [&](const std::string& name) {
+        return std::find(conditions.capabilities.begin(), conditions.capabilities.end(), name) !=
+               conditions.capabilities.end();
+    };
+    const auto is_here = [](const std::string& name) { return name == "amd64"; };
+    if (const json* includes = member(rule, "includes")) {
+        const std::string where = path + ".includes";
+        POSTERN_TRY(check_keys(*includes, where, {"caps", "arches", "minKernel"}));
+        POSTERN_ASSIGN(const auto caps, texts_of(member(*includes, "caps"), where + ".caps"));
+        POSTERN_ASSIGN(const auto arches, texts_of(member(*includes, "arches"), where + ".arches"));
+        if (!std::all_of(caps.begin(), caps.end(), has_capability)) return false;
+        if (!arches.empty() && std::none_of(arches.begin(), arches.end(), is_here)) return false;
+        if (const json* kernel = member(*includes, "minKernel")) {
+            POSTERN_ASSIGN(const std::string version, text_of(*kernel, where + ".minKernel"));
+            POSTERN_ASSIGN(const bool recent, kernel_is_at_least(version, where + ".minKernel", conditions));
+            if (!recent) return false;
+        }
+    }
+    if (const json* excludes = member(rule, "excludes")) {
+        const std::string where = path + ".excludes";
+        POSTERN_TRY(check_keys(*excludes, where, {"caps", "arches", "minKernel"}));
+        POSTERN_ASSIGN(const auto caps, texts_of(member(*excludes, "caps"), where + ".caps"));
+        POSTERN_ASSIGN(const auto arches, texts_of(member(*excludes, "arches"), where + ".arches"));
+        if (std::any_of(caps.begin(), caps.end(), has_capability)) return false;
+        if (std::any_of(arches.begin(), arches.end(), is_here)) return false;
+        if (const json* kernel = member(*excludes, "minKernel")) {
+            POSTERN_ASSIGN(const std::string version, text_of(*kernel, where + ".minKernel"));
+            POSTERN_ASSIGN(const bool recent, kernel_is_at_least(version, where + ".minKernel", conditions));
+            if (recent) return false;
+        }
+    }
+    return true;
+}
+
+Result<std::vector<std::string>> rule_names(const json& rule, const std::string& path) {
+    POSTERN_ASSIGN(std::vector<std::string> names, texts_of(member(rule, "names"), path + ".names"));
+    if (const json* name = member(rule, "name")) {
+        POSTERN_ASSIGN(std::string text, text_of(*name, path + ".name"));
+        names.push_back(std::move(text));
+    }
+    if (names.empty()) return fail("{}: names no system call", path);
+    return names;
+}
+
+Status read_rule(const json& rule, const std::string& path, const SeccompConditions& conditions,
+                 SeccompProfile& profile) {
+    POSTERN_TRY(check_keys(
+        rule, path,
+        {"name", "names", "action", "errnoRet", "errno", "args", "comment", "includes", "excludes"}));
+    POSTERN_ASSIGN(const std::vector<std::string> names, rule_names(rule, path));
+    POSTERN_ASSIGN(const std::uint16_t errnum, read_errno(rule, path, "errnoRet", "errno"));
+    POSTERN_ASSIGN(const SeccompAction action, read_action(member(rule, "action"), path + ".action", errnum));
+    std::vector<SeccompArgument> arguments;
+    if (const json* list = member(rule, "args")) {
+        if (!list->is_array()) return fail("{}.args: is not a list", path);
+        for (std::size_t i = 0; i < list->size(); ++i) {
+            POSTERN_ASSIGN(const SeccompArgument argument,
+                           read_argument((*list)[i], fmt::format("{}.args[{}]", path, i)));
+            arguments.push_back(argument);
+        }
+    }
+    // After everything was read: a mistake in a rule for another machine is still a mistake.
+    POSTERN_ASSIGN(const bool in_force, applies(rule, path, conditions));
+    for (const std::string& name : names) {
+        const auto [kind, number] = resolve(name);
+        if (kind == NameKind::Unknown) profile.unknown_names.push_back(name);
+        if (kind != NameKind::Here) continue;
+        profile.newest_number = std::max(profile.newest_number, number);
+        if (in_force) profile.rules.push_back(SeccompRule{name, number, action, arguments});
+    }
+    return {};
+}
+
+/// x86-64 has to be among the architectures if there are any; the others add nothing here.
+Status check_architectures(const json& root) {
+    constexpr std::string_view here = "SCMP_ARCH_X86_64";
+    bool any = false;
+    bool found = false;
+    POSTERN_ASSIGN(const auto plain, texts_of(member(root, "architectures"), "architectures"));
+    for (const std::string& name : plain) {
+        any = true;
+        found = found || name == here;
+    }
+    if (const json* map = member(root, "archMap")) {
+        if (!map->is_array()) return fail("archMap: is not a list");
+        for (std::size_t i = 0; i < map->size(); ++i) {
+            const std::string path = fmt::format("archMap[{}]", i);
+            POSTERN_TRY(check_keys((*map)[i], path, {"architecture", "subArchitectures"}));
+            if (member((*map)[i], "architecture") == nullptr)
+                return fail("{}.architecture: is missing", path);
+            POSTERN_ASSIGN(const std::string name,
+                           text_of((*map)[i]["architecture"], path + ".architecture"));
+            POSTERN_ASSIGN(const auto below,
+                           texts_of(member((*map)[i], "subArchitectures"), path + ".subArchitectures"));
+            any = true;
+            found = found || name == here || std::find(below.begin(), below.end(), here) != below.end();
+        }
+    }
+    if (any && !found)
+        return fail("architectures: {} is not among them, which is all that postern filters for", here);
+    return {};
+}
+
+}  // namespace
+
+SeccompConditions seccomp_conditions(const std::vector<unsigned>& capabilities) {
+    SeccompConditions conditions;
+    for (const unsigned capability : capabilities)
+        conditions.capabilities.push_back(capability_name(capability));
+    utsname name = {};
+    if (::uname(&name) == 0)
+        std::sscanf(name.release, "%u.%u", &conditions.kernel_major, &conditions.kernel_minor);
+    return conditions;
+}
+
+Result<SeccompProfile> parse_seccomp_profile(std::string_view text, const SeccompConditions& conditions) {
+    json root;
+    try {
+        root = json::parse(text);
+    } catch (const json::parse_error& error) {
+        return fail("not JSON: {}", error.what());
+    }
+    POSTERN_TRY(check_keys(root, "top level",
+                           {"defaultAction", "defaultErrnoRet", "defaultErrno", "architectures", "archMap",
+                            "flags", "syscalls", "comment"}));
+    SeccompProfile profile;
+    POSTERN_ASSIGN(const std::uint16_t errnum,
+                   read_errno(root, "top level", "defaultErrnoRet", "defaultErrno"));
+    POSTERN_ASSIGN(profile.default_action,
+                   read_action(member(root, "defaultAction"), "defaultAction", errnum));
+    POSTERN_TRY(check_architectures(root));
+    POSTERN_ASSIGN(const auto flags, texts_of(member(root, "flags"), "flags"));
+    for (std::size_t i = 0; i < flags.size(); ++i) {
+        // The filter is installed by a process with one thread; the mitigation flag changes nothing since
+        // Linux 5.16.
+        if (flags[i] != "SECCOMP_FILTER_FLAG_TSYNC" && flags[i] != "SECCOMP_FILTER_FLAG_SPEC_ALLOW") {
+            return fail("flags[{}]: \"{}\" is not supported", i, flags[i]);
+        }
+    }
+    if (const json* rules = member(root, "syscalls")) {
+        if (!rules->is_array()) return fail("syscalls: is not a list");
+        for (std::size_t i = 0; i < rules->size(); ++i) {
+            POSTERN_TRY(read_rule((*rules)[i], fmt::format("syscalls[{}]", i), conditions, profile));
+        }
+    }
+    return profile;
+}
+
+std::optional<int> system_call_number(std::string_view name) {
+    const auto [kind, number] = resolve(std::string(name));
+    if (kind != NameKind::Here) return std::nullopt;
+    return number;
+}
+
+}  // namespace postern

@@ -1,0 +1,544 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""postern as its users run it, on the lab's emulated devices. Runs as root in the guest; see tests/lab/README.md.
+
+Every refusal has a control beside it: what is allowed works, in the same way, in the same place."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BUILD = os.environ["POSTERN_BUILD"]
+POSTERN = f"{BUILD}/bin/postern"
+CLIENT = f"{BUILD}/examples/virtio-blk-client"
+BLK = os.environ["LAB_VIRTIO_BLK"]
+BLK2 = os.environ["LAB_VIRTIO_BLK2"]
+EDU = os.environ["LAB_EDU"]
+SHARED_A, SHARED_B = os.environ["LAB_SHARED_A"], os.environ["LAB_SHARED_B"]
+PINNED = "/sys/fs/bpf/postern"
+
+
+def postern(*args, timeout=120, **kwargs):
+    return subprocess.run([POSTERN, *map(str, args)], capture_output=True, text=True, timeout=timeout,
+                          stdin=subprocess.DEVNULL, **kwargs)
+
+
+def on_blk(*args, profile="virtio-blk-queue", device=BLK, verb="run", **kwargs):
+    return postern(verb, "--device", device, "--profile", profile, *args, **kwargs)
+
+
+def config_space(bdf):
+    with open(f"/sys/bus/pci/devices/{bdf}/config", "rb") as file:
+        return file.read(6)  # ids and the command register
+
+
+def driver(bdf):
+    try:
+        return os.path.basename(os.readlink(f"/sys/bus/pci/devices/{bdf}/driver"))
+    except OSError:
+        return None
+
+
+def links_pinned():
+    return [os.path.join(folder, name) for folder, _, names in os.walk(PINNED) for name in names if "link" in name]
+
+
+def cgroups():
+    return sorted(folder for folder, _, _ in os.walk("/sys/fs/cgroup") if "postern" in os.path.basename(folder))
+
+
+def processes(needle):
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                if needle.encode() in file.read():
+                    found.append(int(pid))
+        except OSError:
+            pass
+    return found
+
+
+def left_behind():
+    """What a launch may leave: nothing of this may differ after it. Pinned maps and programs are the guard's own."""
+    with open("/proc/self/mountinfo") as file:
+        mounts = sorted(line.split(" ")[4] for line in file)
+    return {"links": links_pinned(), "cgroups": cgroups(), "mounts": mounts, "drivers": {b: driver(b) for b in (BLK, BLK2, EDU)},
+            "clients": processes("virtio-blk-client"), "command": config_space(BLK)}
+
+
+def wait_until(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
+class Lab(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="postern-e2e-", dir="/root")
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def write_profile(self, change, name="test", base="virtio-blk-queue"):
+        """The shipped profile with a change, in a file of its own."""
+        shown = postern("profile", "show", base)
+        self.assertEqual(shown.returncode, 0, shown.stderr)
+        profile = json.loads(shown.stdout)
+        change(profile)
+        path = f"{self.folder}/{name}.json"
+        with open(path, "w") as file:
+            json.dump(profile, file)
+        return path
+
+    def assertRefused(self, result, *says, status=125):
+        """One line, the status, and the words that help."""
+        self.assertEqual(result.returncode, status, result.stdout + result.stderr)
+        lines = result.stderr.strip().splitlines()
+        self.assertEqual(len(lines), 1, result.stderr)
+        self.assertTrue(lines[0].startswith("postern: "), lines[0])
+        for words in says:
+            self.assertIn(words, lines[0])
+
+    def assertRan(self, result):
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+
+
+class Machine(Lab):
+    def test_check_says_that_it_is_able(self):
+        result = postern("check", "--json")
+        self.assertRan(result)
+        answer = json.loads(result.stdout)
+        self.assertTrue(answer["able"])
+        self.assertEqual({r["id"] for r in answer["requirements"]} >= {"iommu", "bpf-lsm", "btf", "guard", "vfio-pci"}, True)
+        self.assertEqual(links_pinned(), [])
+
+    def test_devices_lists_ours(self):
+        devices = {d["device"]: d for d in json.loads(postern("devices", "--json").stdout)}
+        self.assertEqual(devices[BLK]["vendor_id"], "0x1af4")
+        self.assertEqual(devices[BLK]["driver"], "vfio-pci")
+        self.assertGreaterEqual(devices[BLK]["msix_vectors"], 5)
+        self.assertIn(4, [bar["bar"] for bar in devices[BLK]["bars"]])
+
+    def test_unbind_restores_what_bind_replaced(self):
+        before = driver(BLK2)
+        self.assertEqual(before, "virtio-pci")
+        bound = postern("bind", BLK2)
+        self.assertRan(bound)
+        self.assertEqual(driver(BLK2), "vfio-pci")
+        self.assertRan(postern("bind", BLK2))  # again: nothing to do, and the old driver is not forgotten
+        unbound = postern("unbind", BLK2)
+        self.assertRan(unbound)
+        self.assertEqual(driver(BLK2), before)
+        self.assertRefused(postern("unbind", BLK2), "was not bound by", status=1)
+
+    def test_bind_refuses_what_is_not_there(self):
+        self.assertRefused(postern("bind", "0000:7f:1f.7"), "no such PCI device", status=1)
+        self.assertRefused(postern("bind", "nonsense"), "not a PCI address", status=1)
+
+    def test_profile_explain_draws_the_bar(self):
+        result = postern("profile", "explain", "virtio-blk-queue", "--device", BLK)
+        self.assertRan(result)
+        self.assertRegex(result.stdout, r"\[.*0.*1.*2.*3.*\]")
+        self.assertIn("Everything else on the device fd is refused", result.stdout)
+
+    def test_profile_lint_against_the_device(self):
+        self.assertRan(postern("profile", "lint", "virtio-blk-queue", "--device", BLK))
+        self.assertRefused(postern("profile", "lint", "virtio-blk-queue", "--device", EDU), "device.match.vendor", status=1)
+
+    def test_dry_run_does_nothing(self):
+        before = left_behind()
+        result = on_blk("--dry-run", "--json", "--slice", 2, "--", CLIENT)
+        self.assertRan(result)
+        plan = json.loads(result.stdout)
+        self.assertEqual(plan["device"]["slices"][2]["windows"][0]["offset"], 0x5000)
+        self.assertEqual(before, left_behind())
+
+
+class Clients(Lab):
+    def setUp(self):
+        super().setUp()
+        self.before = left_behind()
+
+    def tearDown(self):
+        self.assertEqual(self.before, left_behind())
+
+    def test_polling(self):
+        result = on_blk("--slice", 1, "--", CLIENT, "--reads", 5000, "--json")
+        self.assertRan(result)
+        report = json.loads(result.stdout)
+        self.assertEqual((report["slice"], report["reads"], report["verified"], report["errors"]), (1, 5000, 5000, 0))
+
+    def test_interrupts(self):
+        result = on_blk("--slice", 3, "--", CLIENT, "--reads", 3000, "--wait", "irq", "--json")
+        self.assertRan(result)
+        self.assertEqual(json.loads(result.stdout)["verified"], 3000)
+
+    def test_against_the_backing_image(self):
+        image = os.environ.get("LAB_IMAGE")
+        self.assertTrue(image and os.path.exists(image), "the lab names its image")
+        with open(image, "rb") as file:
+            result = subprocess.run([POSTERN, "run", "--device", BLK, "--profile", "virtio-blk-queue", "--", CLIENT,
+                                     "--reads", "2000", "--image", "-"], stdin=file, capture_output=True, text=True, timeout=120)
+        self.assertRan(result)
+
+    def test_a_wrong_image_is_noticed(self):
+        wrong = f"{self.folder}/wrong"
+        with open(wrong, "wb") as file:
+            file.truncate(64 << 20)
+        with open(wrong, "rb") as file:
+            result = subprocess.run([POSTERN, "run", "--device", BLK, "--profile", "virtio-blk-queue", "--", CLIENT,
+                                     "--reads", "100", "--image", "-"], stdin=file, capture_output=True, text=True, timeout=120)
+        self.assertEqual(result.returncode, 1, result.stderr)
+
+    def test_pool_runs_every_slice_at_once(self):
+        result = on_blk("--", CLIENT, "--reads", 2000, "--json", verb="pool")
+        self.assertRan(result)
+        reports = [json.loads(line) for line in result.stdout.splitlines()]
+        self.assertEqual(sorted(r["slice"] for r in reports), [0, 1, 2, 3])
+        self.assertTrue(all(r["verified"] == 2000 for r in reports))
+
+    def test_pool_status_is_the_worst(self):
+        script = "read -r _ < /dev/null; exit 0"
+        self.assertRan(on_blk("--", "/bin/sh", "-c", script, verb="pool"))
+        fail_one = "grep -q '\"slice\":2' /proc/self/fd/3 && exit 9; exit 0"
+        result = on_blk("--", "/bin/sh", "-c", fail_one, verb="pool")
+        self.assertEqual(result.returncode, 9, result.stderr)
+        self.assertIn("slice 2", result.stderr)
+
+    def test_edu(self):
+        self.assertRan(postern("bind", EDU))
+        try:
+            result = on_blk("--", f"{BUILD}/examples/edu-client", profile="edu", device=EDU)
+            self.assertRan(result)
+        finally:
+            postern("unbind", EDU)
+
+    def test_what_a_client_receives(self):
+        result = on_blk("--slice", 2, "--", "/bin/sh", "-c",
+                        "echo $$ $LISTEN_PID $LISTEN_FDS $LISTEN_FDNAMES; ls /proc/self/fd | tr '\\n' ' '; echo; cat <&3")
+        self.assertRan(result)
+        first, fds, manifest = result.stdout.splitlines()
+        own, listen_pid, count, names = first.split()
+        self.assertEqual(own, listen_pid)
+        manifest = json.loads(manifest)
+        self.assertEqual(int(count), len(names.split(":")))
+        self.assertEqual([manifest["fds"][name] for name in names.split(":")], list(range(3, 3 + int(count))))
+        # 0, 1, 2, ours, and the folder that ls itself has open.
+        self.assertEqual(sorted(map(int, fds.split()))[:3 + int(count)], list(range(3 + int(count))))
+        self.assertEqual(len(fds.split()), 3 + int(count) + 1)
+        self.assertEqual(manifest["device"], BLK)
+        self.assertEqual(manifest["slice"], 2)
+        self.assertEqual(manifest["windows"][0]["offset"], 0x5000)
+        self.assertEqual(manifest["dma"][0]["iova"], 0x10400000)
+        self.assertEqual(manifest["irqs"][0], {"name": "vq", "index": 2, "vector": 3, "fd": "irq.vq"})
+
+    def test_statuses(self):
+        for command, status in ((["/bin/sh", "-c", "exit 7"], 7), (["/bin/sh", "-c", "kill -TERM $$"], 143), (["/bin/true"], 0)):
+            self.assertEqual(on_blk("--", *command).returncode, status, command)
+        self.assertEqual(on_blk("--time-limit", "500ms", "--", "/bin/sleep", "60").returncode, 124)
+        self.assertRefused(on_blk("--", "/no/such/command"), "/no/such/command", status=127)
+        self.assertRefused(on_blk("--", "no-such-command-at-all"), "no-such-command-at-all", status=127)
+        self.assertRefused(on_blk("--", "/etc/passwd"), "/etc/passwd", status=126)
+
+    def test_signals_reach_the_client(self):
+        process = subprocess.Popen([POSTERN, "run", "--device", BLK, "--profile", "virtio-blk-queue", "--", "/bin/sh", "-c",
+                                    "trap 'echo got; exit 5' TERM; echo ready; while :; do sleep 0.1; done"], stdout=subprocess.PIPE, text=True)
+        self.assertEqual(process.stdout.readline(), "ready\n")
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.communicate(timeout=30)[0], "got\n")
+        self.assertEqual(process.returncode, 5)
+
+    def test_a_failing_setup_is_told_and_undone(self):
+        def change(profile):
+            profile["device"]["setup"]["device"] = [["/bin/sh", "-c", "echo the queue is on fire >&2; exit 3"]]
+        result = on_blk("--", CLIENT, profile=self.write_profile(change))
+        self.assertEqual(result.returncode, 125)
+        last = result.stderr.strip().splitlines()[-1]
+        self.assertIn("exit status 3", last)
+        self.assertIn("the queue is on fire", last)
+
+    def test_setup_and_teardown_get_everything(self):
+        log = f"{self.folder}/log"
+
+        def change(profile):
+            script = f"echo $0 $LISTEN_FDNAMES >> {log}; cat <&3 >> {log}; echo >> {log}; pwd >> {log}"
+            profile["device"]["setup"]["device"].append(["/bin/sh", "-c", script, "setup"])
+            profile["device"]["teardown"] = {"device": [["/bin/sh", "-c", script, "teardown"]],
+                                             "slice": [["/bin/sh", "-c", script, "slice-teardown"]]}
+        self.assertRan(on_blk("--slice", 1, "--", CLIENT, "--reads", 100, profile=self.write_profile(change)))
+        with open(log) as file:
+            lines = file.read().splitlines()
+        self.assertEqual([lines[i].split()[0] for i in (0, 3, 6)], ["setup", "slice-teardown", "teardown"])
+        self.assertEqual(lines[0].split()[1], "manifest:device:dma.ring.0:dma.ring.1:dma.ring.2:dma.ring.3:irq.vq.0:irq.vq.1:irq.vq.2:irq.vq.3")
+        self.assertEqual([d["slice"] for d in json.loads(lines[1])["dma"]], [0, 1, 2, 3])
+        self.assertEqual(json.loads(lines[4])["slice"], 1)
+        self.assertEqual(lines[2], self.folder)
+
+    def test_reset_before_and_after(self):
+        def change(profile):
+            profile["device"]["reset"] = "both"
+        self.assertRan(on_blk("--", CLIENT, "--reads", 500, profile=self.write_profile(change)))
+
+
+class NoRoundTrips(Lab):
+    def loop_calls(self, *args):
+        """System calls of the client between its first submission and its last completion."""
+        trace = f"{self.folder}/trace"
+        result = subprocess.run(["strace", "-f", "-qq", "-o", trace, POSTERN, "run", "--device", BLK, "--profile", "virtio-blk-queue",
+                                 "--slice", "1", "--", CLIENT, "--mark", *args], capture_output=True, text=True, timeout=300)
+        self.assertRan(result)
+        with open(trace) as file:
+            lines = file.readlines()
+        begin = [i for i, line in enumerate(lines) if 'write(2, "begin' in line]
+        end = [i for i, line in enumerate(lines) if 'write(2, "end' in line]
+        self.assertEqual((len(begin), len(end)), (1, 1))
+        pid = lines[begin[0]].split()[0]
+        return [line.split(None, 1)[1] for line in lines[begin[0] + 1:end[0]] if line.split()[0] == pid]
+
+    def test_polling_makes_no_system_call(self):
+        self.assertEqual(self.loop_calls("--reads", "3000"), [])
+
+    def test_interrupts_cost_eventfd_reads_only(self):
+        calls = self.loop_calls("--reads", "500", "--wait", "irq")
+        self.assertGreater(len(calls), 0)  # the control: the trace sees system calls
+        others = [c for c in calls if not re.match(r'read\(\d+, ".*", 8\) += 8|read\(\d+, .*<unfinished|<\.\.\. read resumed', c)]
+        self.assertEqual(others, [])
+        self.assertEqual(len({re.match(r"read\((\d+)", c).group(1) for c in calls if c.startswith("read(")}), 1)
+
+    def test_a_stopped_launcher_stops_nobody(self):
+        # One client a CPU: four would measure the guest's scheduler.
+        output = open(f"{self.folder}/rates", "w+")
+        process = subprocess.Popen([POSTERN, "run", "--device", BLK, "--profile", "virtio-blk-queue", "--", CLIENT,
+                                    "--seconds", "16", "--report", "1"], stdout=output, stderr=subprocess.STDOUT)
+        self.addCleanup(output.close)
+
+        def rates():
+            with open(output.name) as file:
+                return [float(m) for m in re.findall(r"^slice=\d+ .*rate=(\d+)", file.read(), re.M)]
+        self.assertTrue(wait_until(lambda: len(rates()) >= 7, 30), "the client reports")
+        process.send_signal(signal.SIGSTOP)
+        with open(f"/proc/{process.pid}/stat") as file:
+            self.assertEqual(file.read().rsplit(")", 1)[1].split()[0], "T")
+        running = len(rates())
+        self.assertTrue(wait_until(lambda: len(rates()) >= running + 7, 30), "the client goes on")
+        all_rates = rates()
+        process.send_signal(signal.SIGCONT)
+        process.wait(30)
+        before, stopped = all_rates[1:running], all_rates[running + 1:running + 7]
+        print(f"    reads/s before {statistics.median(before):.0f}, launcher stopped {statistics.median(stopped):.0f}", file=sys.stderr)
+        self.assertGreater(statistics.median(stopped), 0.85 * statistics.median(before))
+        self.assertEqual(process.returncode, 0)
+
+    def test_a_stopped_pool_stops_nobody(self):
+        output = open(f"{self.folder}/rates", "w+")
+        process = subprocess.Popen([POSTERN, "pool", "--device", BLK, "--profile", "virtio-blk-queue", "--", CLIENT,
+                                    "--seconds", "12", "--report", "1"], stdout=output, stderr=subprocess.STDOUT)
+        self.addCleanup(output.close)
+
+        def counts():
+            found = {}
+            with open(output.name) as file:
+                for s, c in re.findall(r"^slice=(\d+) completions=(\d+)", file.read(), re.M):
+                    found[int(s)] = int(c)
+            return found
+        self.assertTrue(wait_until(lambda: len(counts()) == 4, 30))
+        process.send_signal(signal.SIGSTOP)
+        at_stop = counts()
+        self.assertTrue(wait_until(lambda: all(counts()[s] > at_stop[s] for s in range(4)), 30), "all four go on")
+        process.send_signal(signal.SIGCONT)
+        self.assertEqual(process.wait(60), 0)
+
+
+class BadInput(Lab):
+    def setUp(self):
+        super().setUp()
+        self.before = left_behind()
+
+    def tearDown(self):
+        self.assertEqual(self.before, left_behind())
+
+    def refused_with(self, change, *says):
+        self.assertRefused(on_blk("--", CLIENT, profile=self.write_profile(change)), *says)
+
+    def test_the_control_is_accepted(self):
+        self.assertRan(on_blk("--", CLIENT, "--reads", 100, profile=self.write_profile(lambda profile: None)))
+
+    def test_syntax_error(self):
+        path = f"{self.folder}/bad.json"
+        with open(path, "w") as file:
+            file.write('{\n "postern": 1,\n oops }')
+        self.assertRefused(on_blk("--", CLIENT, profile=path), "profile bad", "line 3")
+
+    def test_unknown_key(self):
+        self.refused_with(lambda p: p["device"]["windows"][0].update(lenght=1), "device.windows[0].lenght", 'did you mean "length"')
+
+    def test_wrong_type(self):
+        self.refused_with(lambda p: p["device"]["windows"][0].update(length=True), "device.windows[0].length")
+
+    def test_offset_off_the_page(self):
+        self.refused_with(lambda p: p["device"]["windows"][0].update(offset="0x3800"),
+                          "profile test: device.windows[0]: offset 0x3800 is not page aligned (4096); use 0x3000")
+
+    def test_window_outside_of_its_bar(self):
+        self.refused_with(lambda p: p["device"]["windows"][0].update(offset={"base": "0x10000000", "stride": "4KiB"}), "ends outside of bar4")
+
+    def test_window_across_the_msix_table(self):
+        self.refused_with(lambda p: p["device"]["windows"][0].update(region="bar1", offset=0, shared_page=True), "MSI-X table")
+
+    def test_argument_rules_are_refused_not_ignored(self):
+        def change(profile):
+            profile["device"]["ioctls"].append({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "index", "equals": 2}]})
+        self.refused_with(change, "args", "argument rules")
+
+    def test_slice_out_of_range(self):
+        self.assertRefused(on_blk("--slice", 4, "--", CLIENT), "--slice 4", "slices 0 to 3")
+
+    def test_iova_that_the_iommu_does_not_map(self):
+        self.refused_with(lambda p: p["device"]["dma"][0].update(iova={"base": "0xfee00000", "stride": "2MiB"}), "iova 0xfee00000")
+
+    def test_no_such_device(self):
+        self.assertRefused(on_blk("--", CLIENT, device="0000:7f:1f.7"), "no such PCI device")
+
+    def test_device_not_bound(self):
+        self.assertRefused(on_blk("--", CLIENT, device=BLK2), "virtio-pci", f"postern bind {BLK2}")
+
+    def test_other_hardware(self):
+        self.assertRefused(on_blk("--", CLIENT, profile="edu"), "device.match.vendor")
+
+    def test_group_shared_with_a_device_in_use(self):
+        shown = json.loads(postern("profile", "show", "virtio-blk-queue").stdout)
+        shown["device"] = {"ioctls": ["VFIO_DEVICE_GET_INFO"]}
+        path = f"{self.folder}/any.json"
+        with open(path, "w") as file:
+            json.dump(shown, file)
+        self.assertRan(postern("bind", SHARED_A))
+        try:
+            other = driver(SHARED_B)
+            self.assertIsNotNone(other, "the lab's second device of the group is in use by a driver")
+            self.assertRefused(on_blk("--", "/bin/true", device=SHARED_A, profile=path), "shares IOMMU group", SHARED_B, other)
+        finally:
+            self.assertRan(postern("unbind", SHARED_A))
+
+    def test_busy_device(self):
+        holder = subprocess.Popen([POSTERN, "run", "--device", BLK, "--profile", "virtio-blk-queue", "--", "/bin/sh", "-c",
+                                   "echo ready; exec sleep 60"], stdout=subprocess.PIPE, text=True)
+        try:
+            self.assertEqual(holder.stdout.readline(), "ready\n")
+            self.assertRefused(on_blk("--", CLIENT), "busy", f"pid {holder.pid}")
+        finally:
+            holder.terminate()
+            holder.wait(30)
+
+    def test_not_root(self):
+        result = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", POSTERN, "run", "--device", BLK,
+                                 "--profile", "virtio-blk-queue", "--", "/bin/true"], capture_output=True, text=True, timeout=60)
+        self.assertRefused(result, "needs root")
+
+    def test_command_that_does_not_exist_touches_nothing(self):
+        self.assertRefused(on_blk("--", "/no/such/command"), "/no/such/command", status=127)
+
+    def test_no_command(self):
+        self.assertRefused(on_blk(), "no command")
+
+    def test_missing_profile(self):
+        self.assertRefused(on_blk("--", CLIENT, profile="virtio-blk-quue"), "did you mean virtio-blk-queue?")
+
+    def test_missing_setup_program(self):
+        self.refused_with(lambda p: p["device"]["setup"].update(device=["no-such-setup"]), "no-such-setup", "not found")
+
+
+class LauncherKilled(Lab):
+    def test_at_any_moment_no_client_survives_and_the_next_launch_works(self):
+        rng = random.Random(20)
+        rounds = int(os.environ.get("POSTERN_KILL_ROUNDS", "25"))
+        started = 0
+        for _ in range(rounds):
+            process = subprocess.Popen([POSTERN, "run", "--device", BLK, "--profile", "virtio-blk-queue", "--slice", "1", "--", CLIENT,
+                                        "--seconds", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(rng.uniform(0, 1.2))
+            started += bool(processes("virtio-blk-client\0--seconds"))
+            process.kill()
+            process.wait()
+            self.assertTrue(wait_until(lambda: not processes("virtio-blk-client\0--seconds")), "no client survives")
+        self.assertGreater(started, 0, "some rounds reached a running client")
+        result = on_blk("--slice", 1, "--", CLIENT, "--reads", 1000)
+        self.assertRan(result)
+        self.assertEqual(links_pinned(), [], "the next launch cleans up")
+        self.assertEqual(cgroups(), [])
+
+
+class Hostile(Lab):
+    def run_hostile(self, *flags, args=(), profile="virtio-blk-queue"):
+        result = on_blk(*flags, "--", f"{BUILD}/examples/hostile-client", *args, profile=profile, timeout=300)
+        print(result.stdout, file=sys.stderr)
+        return result
+
+    def probing_profile(self):
+        """With a read-only window and one for pread, so that their edges can be probed, too."""
+        def change(profile):
+            profile["device"]["windows"] += [
+                {"name": "config", "region": "bar4", "offset": "0x2000", "length": 4096, "access": "r", "methods": ["mmap"], "shared_page": True},
+                {"name": "common", "region": "bar4", "offset": "0x0", "length": 32, "access": "r", "methods": ["pread"], "shared_page": True}]
+        return self.write_profile(change, name="probing")
+
+    def test_full_sandbox(self):
+        self.assertRan(self.run_hostile())
+
+    def test_full_sandbox_with_more_windows(self):
+        self.assertRan(self.run_hostile(profile=self.probing_profile()))
+
+    def test_guard_alone(self):
+        """No seccomp: what seccomp would have stopped reaches the guard."""
+        self.assertRan(self.run_hostile("--seccomp-profile", "none", args=("--skip-group", "sandbox"), profile=self.probing_profile()))
+
+    def test_the_control_everything_works_outside(self):
+        result = subprocess.run([f"{BUILD}/tests/bare-launch", BLK, self.probing_profile(), "0", f"{BUILD}/examples/hostile-client",
+                                 "--expect", "allowed"], capture_output=True, text=True, timeout=300)
+        print(result.stderr, file=sys.stderr)
+        self.assertRan(result)
+
+
+class WithoutBpfLsm(Lab):
+    """In a boot of its own: --append lsm=capability."""
+
+    def test_there_is_no_launch(self):
+        result = on_blk("--", CLIENT)
+        self.assertRefused(result, "bpf", "lsm=")
+        self.assertRan(postern("run", "--", "/bin/true"))  # the control: a plain sandbox needs no guard
+
+    def test_check_says_so(self):
+        result = postern("check", "--json")
+        self.assertEqual(result.returncode, 1)
+        missing = {r["id"]: r for r in json.loads(result.stdout)["requirements"] if not r["met"]}
+        self.assertIn("bpf-lsm", missing)
+        self.assertIn("lsm=", missing["bpf-lsm"]["mend"])
+
+
+def setUpModule():
+    bound = postern("bind", BLK)
+    if bound.returncode != 0:
+        raise RuntimeError(bound.stderr)
+
+
+def tearDownModule():
+    postern("unbind", BLK)
+
+
+if __name__ == "__main__":
+    with open("/sys/kernel/security/lsm") as lsms:
+        guarded = "bpf" in lsms.read().strip().split(",")
+    if len(sys.argv) == 1:
+        classes = [Machine, Clients, NoRoundTrips, BadInput, LauncherKilled, Hostile] if guarded else [WithoutBpfLsm]
+        sys.argv += [c.__name__ for c in classes]
+    unittest.main(verbosity=2)

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/seccomp_filter.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <linux/audit.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "tests/unit/bpf_interpreter.h"
+
+namespace postern {
+namespace {
+
+constexpr std::uint32_t kAllow = SECCOMP_RET_ALLOW;
+constexpr std::uint32_t refused(int errnum) {
+    return SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(errnum);
+}
+
+std::string read_text(const std::filesystem::path& path) {
+    std::ifstream file(path);
+    std::ostringstream text;
+    text << file.rdbuf();
+    return text.str();
+}
+
+std::vector<sock_filter> compile(const std::string& json) {
+    const auto profile = parse_seccomp_profile(json, SeccompConditions{{}, 6, 12});
+    EXPECT_TRUE(profile) << (profile ? "" : profile.error().message);
+    if (!profile) return {};
+    auto program = compile_seccomp_filter(*profile);
+    EXPECT_TRUE(program) << (program ? "" : program.error().message);
+    return program ? *program : std::vector<sock_filter>{};
+}
+
+std::uint32_t verdict(const std::vector<sock_filter>& program, long number,
+                      std::initializer_list<std::uint64_t> arguments = {},
+                      std::uint32_t arch = AUDIT_ARCH_X86_64) {
+    seccomp_data data = {};
+    data.nr = static_cast<int>(number);
+    data.arch = arch;
+    std::copy(arguments.begin(), arguments.end(), data.args);
+    return run_bpf(program, data);
+}
+
+TEST(SeccompFilter, AllowsWhatIsNamedAndRefusesTheRest) {
+    const auto program = compile(R"({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "syscalls": [
+        { "names": ["read", "write", "mseal"], "action": "SCMP_ACT_ALLOW" },
+        { "names": ["mount"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1 },
+        { "names": ["reboot"], "action": "SCMP_ACT_KILL_PROCESS" },
+        { "names": ["kcmp"], "action": "SCMP_ACT_KILL" },
+        { "names": ["acct"], "action": "SCMP_ACT_TRAP" },
+        { "names": ["sync"], "action": "SCMP_ACT_LOG" } ] })");
+    EXPECT_EQ(verdict(program, SYS_read), kAllow);
+    EXPECT_EQ(verdict(program, 462), kAllow);
+    EXPECT_EQ(verdict(program, SYS_mount), refused(EPERM));
+    EXPECT_EQ(verdict(program, SYS_open), refused(ENOSYS));
+    EXPECT_EQ(verdict(program, 100000), refused(ENOSYS));
+    EXPECT_EQ(verdict(program, SYS_reboot), SECCOMP_RET_KILL_PROCESS);
+    EXPECT_EQ(verdict(program, SYS_kcmp), SECCOMP_RET_KILL_THREAD);
+    EXPECT_EQ(verdict(program, SYS_acct), SECCOMP_RET_TRAP);
+    EXPECT_EQ(verdict(program, SYS_sync), SECCOMP_RET_LOG);
+}
+
+TEST(SeccompFilter, KillsOtherAbis) {
+    const auto program = compile(R"({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        { "names": ["read"], "action": "SCMP_ACT_ALLOW" } ] })");
+    EXPECT_EQ(verdict(program, SYS_read), kAllow);
+    EXPECT_EQ(verdict(program, SYS_read, {}, AUDIT_ARCH_I386), SECCOMP_RET_KILL_PROCESS);
+    EXPECT_EQ(verdict(program, SYS_read | 0x40000000), SECCOMP_RET_KILL_PROCESS);
+    EXPECT_EQ(verdict(program, 500 | 0x40000000), SECCOMP_RET_KILL_PROCESS)
+        << "and is not taken for a newer call";
+}
+
+TEST(SeccompFilter, NewerCallsThanTheProfileKnowsGetEnosys) {
+    const auto program = compile(R"({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        { "names": ["read", "openat2"], "action": "SCMP_ACT_ALLOW" } ] })");
+    EXPECT_EQ(verdict(program, SYS_openat2), kAllow);
+    EXPECT_EQ(verdict(program, SYS_ptrace), refused(EPERM))
+        << "older than the newest named: the author meant it";
+    EXPECT_EQ(verdict(program, SYS_openat2 + 1), refused(ENOSYS));
+    const auto killing = compile(R"({ "defaultAction": "SCMP_ACT_KILL_PROCESS", "syscalls": [
+        { "names": ["read"], "action": "SCMP_ACT_ALLOW" } ] })");
+    EXPECT_EQ(verdict(killing, SYS_read + 1), refused(ENOSYS));
+    const auto allowing = compile(R"({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        { "names": ["mount"], "action": "SCMP_ACT_ERRNO" } ] })");
+    EXPECT_EQ(verdict(allowing, 500), kAllow);
+}
+
+struct Comparison {
+    const char* op;
+    std::uint64_t value;
+    std::uint64_t two;
+    std::uint64_t fits;
+    std::uint64_t differs;
+};
+
+class SeccompComparison : public ::testing::TestWithParam<Comparison> {};
+
+TEST_P(SeccompComparison, LooksAtAll64Bits) {
+    const Comparison& each = GetParam();
+    std::ostringstream json;
+    json
+        << R"({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [ { "names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [ )"
+        << "{ \"index\": 2, \"value\": " << each.value << ", \"valueTwo\": " << each.two << ", \"op\": \""
+        << each.op << "\" } ] } ] }";
+    const auto program = compile(json.str());
+    EXPECT_EQ(verdict(program, SYS_read, {0, 0, each.fits}), kAllow);
+    EXPECT_EQ(verdict(program, SYS_read, {0, 0, each.differs}), refused(EPERM));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, SeccompComparison,
+    ::testing::Values(Comparison{"SCMP_CMP_EQ", 5, 0, 5, 0x100000005},
+                      Comparison{"SCMP_CMP_NE", 5, 0, 0x100000005, 5},
+                      Comparison{"SCMP_CMP_LT", 0x100000000, 0, 0xffffffff, 0x100000000},
+                      Comparison{"SCMP_CMP_LE", 0x100000000, 0, 0x100000000, 0x100000001},
+                      Comparison{"SCMP_CMP_GE", 0x100000000, 0, 0x100000000, 0xffffffff},
+                      Comparison{"SCMP_CMP_GT", 0x100000000, 0, 0x100000001, 0x100000000},
+                      Comparison{"SCMP_CMP_MASKED_EQ", 0xffff0000, 0x10000, 0x700010002, 0x20002}));
+
+TEST(SeccompFilter, AnArgumentComparedTwiceMeansEither) {
+    const auto program = compile(
+        R"({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [ { "names": ["read"], "action": "SCMP_ACT_ALLOW",
+        "args": [ { "index": 0, "value": 1, "op": "SCMP_CMP_EQ" }, { "index": 0, "value": 2, "op": "SCMP_CMP_EQ" } ] } ] })");
+    EXPECT_EQ(verdict(program, SYS_read, {1}), kAllow);
+    EXPECT_EQ(verdict(program, SYS_read, {2}), kAllow);
+    EXPECT_EQ(verdict(program, SYS_read, {3}), refused(EPERM));
+}
+
+TEST(SeccompFilter, DifferentArgumentsMeanBoth) {
+    const auto program = compile(
+        R"({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [ { "names": ["read"], "action": "SCMP_ACT_ALLOW",
+        "args": [ { "index": 0, "value": 1, "op": "SCMP_CMP_EQ" }, { "index": 1, "value": 2, "op": "SCMP_CMP_EQ" } ] } ] })");
+    EXPECT_EQ(verdict(program, SYS_read, {1, 2}), kAllow);
+    EXPECT_EQ(verdict(program, SYS_read, {1, 3}), refused(EPERM));
+    EXPECT_EQ(verdict(program, SYS_read, {3, 2}), refused(EPERM));
+}
+
+TEST(SeccompFilter, TheSpecificRuleWinsOverTheGeneral) {
+    for (const bool general_first : {true, false}) {
+        const std::string general = R"({ "names": ["ioctl"], "action": "SCMP_ACT_ALLOW" })";
+        const std::string specific = R"({ "names": ["ioctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13,
+            "args": [ { "index": 1, "value": 4294967295, "valueTwo": 21522, "op": "SCMP_CMP_MASKED_EQ" } ] })";
+        const auto program = compile(R"({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [ )" +
+                                     (general_first ? general + "," + specific : specific + "," + general) +
+                                     R"(, { "names": ["read"], "action": "SCMP_ACT_ALLOW" } ] })");
+        EXPECT_EQ(verdict(program, SYS_ioctl, {0, 0x5412}), refused(EACCES));
+        EXPECT_EQ(verdict(program, SYS_ioctl, {0, 0xdead00005412}), refused(EACCES));
+        EXPECT_EQ(verdict(program, SYS_ioctl, {0, 0x5413}), kAllow);
+        EXPECT_EQ(verdict(program, SYS_read), kAllow);
+        EXPECT_EQ(verdict(program, SYS_open), refused(EPERM));
+        EXPECT_EQ(verdict(program, SYS_ioctl, {0, 0x5413}, AUDIT_ARCH_I386), SECCOMP_RET_KILL_PROCESS);
+    }
+}
+
+class DefaultProfile : public ::testing::Test {
+  protected:
+    static void SetUpTestSuite() {
+        const auto root = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path();
+        program_ = compile(read_text(root / "profiles/seccomp/default.json"));
+    }
+    static std::vector<sock_filter> program_;
+};
+std::vector<sock_filter> DefaultProfile::program_;
+
+TEST_F(DefaultProfile, AllowsOrdinaryPrograms) {
+    for (const long number :
+         {SYS_read,           SYS_write,        SYS_openat,       SYS_mmap,       SYS_mprotect,
+          SYS_execve,         SYS_futex,        SYS_epoll_wait,   SYS_eventfd2,   SYS_signalfd4,
+          SYS_timerfd_create, SYS_memfd_create, SYS_rt_sigreturn, SYS_exit_group, SYS_getrandom,
+          SYS_rseq,           SYS_statx,        SYS_wait4,        SYS_pread64,    462 /* mseal */}) {
+        EXPECT_EQ(verdict(program_, number), kAllow) << number;
+    }
+    constexpr std::uint64_t thread = 0x3d0f00;  // what glibc's pthread_create passes
+    EXPECT_EQ(verdict(program_, SYS_clone, {thread}), kAllow);
+    EXPECT_EQ(verdict(program_, SYS_clone, {17}), kAllow) << "fork";
+    EXPECT_EQ(verdict(program_, SYS_socket, {AF_UNIX}), kAllow);
+    EXPECT_EQ(verdict(program_, SYS_socket, {AF_INET}), kAllow);
+}
+
+TEST_F(DefaultProfile, RefusesWhatIsKnownAndDangerous) {
+    for (const int number : {SYS_bpf,
+                              SYS_perf_event_open,
+                              SYS_mount,
+                              SYS_umount2,
+                              SYS_fsopen,
+                              SYS_move_mount,
+                              SYS_open_tree,
+                              SYS_mount_setattr,
+                              SYS_pivot_root,
+                              SYS_chroot,
+                              SYS_setns,
+                              SYS_unshare,
+                              SYS_ptrace,
+                              SYS_process_vm_readv,
+                              SYS_process_vm_writev,
+                              SYS_kcmp,
+                              SYS_pidfd_getfd,
+                              SYS_keyctl,
+                              SYS_add_key,
+                              SYS_request_key,
+                              SYS_io_uring_setup,
+                              SYS_io_uring_enter,
+                              SYS_userfaultfd,
+                              SYS_kexec_load,
+                              SYS_init_module,
+                              SYS_finit_module,
+                              SYS_swapon,
+                              SYS_reboot,
+                              SYS_open_by_handle_at,
+                              SYS_name_to_handle_at,
+                              SYS_quotactl,
+                              SYS_acct,
+                              SYS_clock_settime,
+                              SYS_remap_file_pages,
+                              467 /* open_tree_attr */}) {
+        EXPECT_EQ(verdict(program_, number), refused(EPERM)) << number;
+    }
+    for (int bit : {17, 25, 26, 27, 28, 29, 30}) {
+        EXPECT_EQ(verdict(program_, SYS_clone, {17 | std::uint64_t{1} << bit}), refused(EPERM)) << bit;
+    }
+    EXPECT_EQ(verdict(program_, SYS_clone, {0x7E020000}), refused(EPERM));
+    EXPECT_EQ(verdict(program_, SYS_clone3), refused(ENOSYS)) << "so that C libraries use clone";
+    EXPECT_EQ(verdict(program_, SYS_ioctl, {0, 0x5412}), refused(EPERM)) << "TIOCSTI";
+    EXPECT_EQ(verdict(program_, SYS_ioctl, {0, 0xffffffff0000541c}), refused(EPERM))
+        << "TIOCLINUX, high bits set";
+    EXPECT_EQ(verdict(program_, SYS_ioctl, {0, 0x5413}), kAllow) << "TIOCGWINSZ";
+    EXPECT_EQ(verdict(program_, SYS_socket, {AF_VSOCK}), refused(EAFNOSUPPORT));
+    EXPECT_EQ(verdict(program_, SYS_socket, {AF_ALG}), refused(EAFNOSUPPORT));
+    EXPECT_EQ(verdict(program_, SYS_personality, {0xffffffff}), kAllow);
+    EXPECT_EQ(verdict(program_, SYS_personality, {0x0400000}), refused(ENOSYS)) << "READ_IMPLIES_EXEC";
+}
+
+TEST_F(DefaultProfile, UnknownCallsDoNotExist) {
+    EXPECT_EQ(verdict(program_, 471), refused(ENOSYS));
+    EXPECT_EQ(verdict(program_, 5000), refused(ENOSYS));
+    EXPECT_EQ(verdict(program_, SYS_read | 0x40000000), SECCOMP_RET_KILL_PROCESS);
+    EXPECT_EQ(verdict(program_, 3, {}, AUDIT_ARCH_I386), SECCOMP_RET_KILL_PROCESS);
+}
+
+/// Of Debian's golang-github-containers-common, where it is installed.
+TEST(SeccompFilter, PodmansDefaultLoadsAsItIs) {
+    const std::string json = read_text("/usr/share/containers/seccomp.json");
+    if (json.empty())
+        GTEST_SKIP() << "install golang-github-containers-common for /usr/share/containers/seccomp.json";
+    const auto program = compile(json);
+    EXPECT_EQ(verdict(program, SYS_read), kAllow);
+    EXPECT_EQ(verdict(program, SYS_bpf), refused(EPERM));
+    EXPECT_EQ(verdict(program, 5000), refused(ENOSYS));
+}
+
+}  // namespace
+}  // namespace postern
