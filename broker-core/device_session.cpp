@@ -229,10 +229,11 @@ Status DeviceSession::run_programs(const std::vector<ProgramLine>& programs, con
     }
     std::vector<std::string> names;
     for (const auto& [name, fd] : fds) names.push_back(name);
-    POSTERN_ASSIGN(const UniqueFd manifest,
-                   sealed_memfd("postern-manifest", program_manifest(id_, plan_, slice, names).dump()));
-    fds[0].second = manifest.get();
+    const std::string text = program_manifest(id_, plan_, slice, names).dump();
     for (const ProgramLine& line : programs) {
+        // One each: a file offset is shared by all who get the same description.
+        POSTERN_ASSIGN(const UniqueFd manifest, sealed_memfd("postern-manifest", text));
+        fds[0].second = manifest.get();
         if (auto ran = run_program(line, plan_.folder, fds); !ran) return propagate(std::move(ran), what);
     }
     return {};

@@ -69,7 +69,13 @@ Result<UniqueFd> sealed_memfd(const char* name, std::string_view text) {
         const int error = errno;
         return fail_errno(error, "seal memfd {}", name);
     }
-    return memory;
+    // A description of its own: read-only, and at the beginning for those who just read it.
+    UniqueFd reader(::open(fmt::format("/proc/self/fd/{}", memory.get()).c_str(), O_RDONLY | O_CLOEXEC));
+    if (!reader) {
+        const int error = errno;
+        return fail_errno(error, "reopen memfd {}", name);
+    }
+    return reader;
 }
 
 std::string random_id() {

@@ -21,7 +21,8 @@ namespace postern {
 /// folder of "build/bin/postern", so that both look alike.
 [[nodiscard]] const std::string& program_prefix();
 
-/// A memfd that holds `text` and can never change again (F_SEAL_WRITE, _SHRINK, _GROW, _SEAL).
+/// A memfd that holds `text` and can never change again (F_SEAL_WRITE, _SHRINK, _GROW, _SEAL), opened for
+/// reading, at offset 0.
 [[nodiscard]] Result<UniqueFd> sealed_memfd(const char* name, std::string_view text);
 
 /// 16 hexadecimal digits from getrandom(2).

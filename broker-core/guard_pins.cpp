@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "broker-core/guard_loader.h"
 #include "broker-core/scope_guard.h"
@@ -88,16 +90,20 @@ Status load_set(const std::string& folder) {
     return {};
 }
 
+using Clock = std::chrono::steady_clock;
+
 /// Creates a link; it is not pinned yet. A program whose last link was unpinned a moment ago is busy until
-/// the kernel's RCU callbacks have run.
-Result<UniqueFd> attach_program(int program, const char* name) {
-    constexpr int kTries = 1000;
-    for (int i = 0;; i++) {
+/// the kernel has taken it down, which waits for every task to have been scheduled (RCU tasks): some 10 ms on
+/// an idle machine, more on a busy one.
+Result<UniqueFd> attach_program(int program, const char* name, Clock::time_point deadline) {
+    while (true) {
         UniqueFd link(::bpf_link_create(program, 0, BPF_LSM_MAC, nullptr));
         if (link) return link;
         const int error = errno;
-        if (error != EBUSY || i == kTries) return fail_errno(error, "the guard: cannot attach {}", name);
-        ::usleep(2000);
+        if (error != EBUSY || Clock::now() >= deadline) {
+            return fail_errno(error, "the guard: cannot attach {}", name);
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
 }
 
@@ -181,9 +187,10 @@ Status GuardPins::attach() {
     ScopeGuard undo([&pinned] {
         for (const std::string& path : pinned) (void)unpin(path);
     });
+    const Clock::time_point deadline = Clock::now() + std::chrono::seconds(30);
     for (const char* program : missing) {
         POSTERN_ASSIGN(const UniqueFd fd, open_pin(prog_path(folder_, program)));
-        POSTERN_ASSIGN(const UniqueFd link, attach_program(fd.get(), program));
+        POSTERN_ASSIGN(const UniqueFd link, attach_program(fd.get(), program, deadline));
         const std::string path = link_path(folder_, program);
         if (::bpf_obj_pin(link.get(), path.c_str()) != 0) {
             const int error = errno;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "broker-core/pci.h"
 
+#include <linux/pci_regs.h>
+
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
@@ -131,8 +133,13 @@ DeviceInfo forecast_device_info(const PciDevice& device) {
         if (i < 6 && device.bars[i].memory && region.size >= kPageSize) region.mappable = {{0, region.size}};
     }
     info.regions[7] = {device.config.size() > 256 ? 4096U : 256U, uint64_t{7} << 40, true, true, {}};
-    const ConfigFacts facts = parse_config_space(device.config);
+    ConfigFacts facts = parse_config_space(device.config);
     info.msix = facts.msix;
+    if (device.config.size() <= PCI_STD_HEADER_SIZEOF) {
+        // Without root the capabilities are out of sight: assume the most that PCI allows.
+        facts.msi_vectors = 32;
+        facts.msix_vectors = 2048;
+    }
     info.irqs[0] = {facts.intx ? 1U : 0U, true};
     info.irqs[1] = {facts.msi_vectors, true};
     info.irqs[2] = {facts.msix_vectors, true};

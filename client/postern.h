@@ -26,6 +26,8 @@
 #ifndef POSTERN_H
 #define POSTERN_H
 
+/* NOLINTBEGIN(modernize-use-nullptr): C */
+
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -1186,5 +1188,7 @@ static inline void postern_mmio_write64(volatile void* address, uint64_t value) 
     postern_mmio_before_write_();
     *(volatile uint64_t*)address = htole64(value);
 }
+
+/* NOLINTEND(modernize-use-nullptr) */
 
 #endif

@@ -98,8 +98,8 @@ static void usage(FILE* to) {
         to);
 }
 
-__attribute__((format(printf, 2, 3))) static int complain(const struct client* client, const char* format,
-                                                          ...) {
+__attribute__((format(printf, 2, 3), noreturn)) static void die(const struct client* client,
+                                                                const char* format, ...) {
     va_list list;
     fputs("virtio-blk-client: ", stderr);
     if (client->grant) fprintf(stderr, "slice %d: ", client->grant->slice);
@@ -107,7 +107,7 @@ __attribute__((format(printf, 2, 3))) static int complain(const struct client* c
     vfprintf(stderr, format, list);
     va_end(list);
     fputc('\n', stderr);
-    return 1;
+    exit(1);
 }
 
 /* ---- options ---- */
@@ -208,58 +208,54 @@ static int parse_options(struct options* options, int argc, char** argv, bool* h
 /* ---- preparation: all that needs the kernel ---- */
 
 /* The whole image in memory, so that comparing needs no more of the kernel than a page fault. */
-static int load_image(struct client* client) {
+static void load_image(struct client* client) {
     const char* name = client->options.image;
     const int fd = strcmp(name, "-") == 0 ? STDIN_FILENO : open(name, O_RDONLY | O_CLOEXEC);
     const uint64_t size = client->blocks * BLOCK_SIZE;
     struct stat status;
     void* image;
-    if (fd < 0 || fstat(fd, &status) < 0) return complain(client, "image %s: %s", name, strerror(errno));
+    if (fd < 0 || fstat(fd, &status) < 0) die(client, "image %s: %s", name, strerror(errno));
     if ((uint64_t)status.st_size < size) {
-        return complain(client, "image %s has %lld bytes and the disk %" PRIu64, name,
-                        (long long)status.st_size, size);
+        die(client, "image %s has %lld bytes and the disk %" PRIu64, name, (long long)status.st_size, size);
     }
     image = mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
-    if (image == MAP_FAILED) return complain(client, "image %s: mmap: %s", name, strerror(errno));
+    if (image == MAP_FAILED) die(client, "image %s: mmap: %s", name, strerror(errno));
     client->expected = image;
     if (fd != STDIN_FILENO) (void)close(fd);
-    return 0;
 }
 
-static int find_doorbell(struct client* client) {
+static void find_doorbell(struct client* client) {
     const struct postern_window* window = postern_get_window(client->grant, "doorbell");
     const uint64_t offset = client->control.notify_offset;
     volatile void* first;
-    if (!window)
-        return complain(client, "no window \"doorbell\" in the grant; use --profile virtio-blk-queue");
+    if (!window) die(client, "no window \"doorbell\" in the grant; use --profile virtio-blk-queue");
     if (window->region != client->control.notify_region || offset < window->offset ||
         offset + 2 > window->offset + window->length) {
-        return complain(client, "queue %u has its doorbell at 0x%" PRIx64 ", outside window \"doorbell\"",
-                        client->control.queue, offset);
+        die(client, "queue %u has its doorbell at 0x%" PRIx64 ", outside window \"doorbell\"",
+            client->control.queue, offset);
     }
     first = postern_map_window(window, PROT_WRITE);
-    if (!first) return complain(client, "mapping of window \"doorbell\": %s", strerror(errno));
+    if (!first) die(client, "mapping of window \"doorbell\": %s", strerror(errno));
     client->doorbell = (volatile char*)first + (offset - window->offset);
-    return 0;
 }
 
-static int attach_memory(struct client* client) {
+static void attach_memory(struct client* client) {
     const struct postern_dma* ring = postern_get_dma(client->grant, "ring");
     char* memory;
-    if (!ring) return complain(client, "no dma memory \"ring\" in the grant; use --profile virtio-blk-queue");
-    if (ring->size < LAYOUT_SIZE) return complain(client, "dma memory \"ring\" is too small");
+    if (!ring) die(client, "no dma memory \"ring\" in the grant; use --profile virtio-blk-queue");
+    if (ring->size < LAYOUT_SIZE) die(client, "dma memory \"ring\" is too small");
     memory = postern_map_dma(ring);
-    if (!memory) return complain(client, "mapping of dma memory \"ring\": %s", strerror(errno));
+    if (!memory) die(client, "mapping of dma memory \"ring\": %s", strerror(errno));
     memcpy(&client->control, memory + CONTROL_OFFSET, sizeof client->control);
     const struct control_block* control = &client->control;
     if (control->magic != CONTROL_MAGIC || control->version != CONTROL_VERSION) {
-        return complain(client, "the queue was not set up by this version's virtio-blk-setup");
+        die(client, "the queue was not set up by this version's virtio-blk-setup");
     }
     if (control->queue_size < DESCRIPTORS_PER_READ || control->queue_size > QUEUE_SIZE_MAX ||
         (control->queue_size & (control->queue_size - 1)) != 0 || control->capacity < SECTORS_PER_BLOCK ||
         control->capacity > UINT64_MAX / SECTOR_SIZE) {
-        return complain(client, "the control block is damaged: queue size %u, capacity %" PRIu64,
-                        control->queue_size, control->capacity);
+        die(client, "the control block is damaged: queue size %u, capacity %" PRIu64, control->queue_size,
+            control->capacity);
     }
     client->blocks = control->capacity / SECTORS_PER_BLOCK;
     client->requests = (struct request_block*)(memory + REQUESTS_OFFSET);
@@ -268,13 +264,12 @@ static int attach_memory(struct client* client) {
     if (client->options.depth > control->queue_size / DESCRIPTORS_PER_READ) {
         client->options.depth = control->queue_size / DESCRIPTORS_PER_READ;
     }
-    return 0;
 }
 
 /* Chains never change: slot s is descriptors 3s, 3s+1, 3s+2. Only the sector in the header does. */
 static void write_descriptors(struct client* client) {
     const uint64_t iova = postern_get_dma(client->grant, "ring")->iova;
-    for (uint16_t slot = 0; slot < client->options.depth; slot++) {
+    for (unsigned slot = 0; slot < client->options.depth; slot++) {
         const uint16_t head = (uint16_t)(slot * DESCRIPTORS_PER_READ);
         const uint64_t request = iova + REQUESTS_OFFSET + slot * sizeof(struct request_block);
         queue_set_descriptor(&client->queue, head, request, offsetof(struct request_block, status),
@@ -286,7 +281,7 @@ static void write_descriptors(struct client* client) {
                              request + offsetof(struct request_block, status), 1, VRING_DESC_F_WRITE, 0);
         client->requests[slot].type = htole32(VIRTIO_BLK_T_IN);
         client->requests[slot].priority = 0;
-        client->free_slots[client->free_count++] = slot;
+        client->free_slots[client->free_count++] = (uint16_t)slot;
     }
 }
 
@@ -305,24 +300,23 @@ static void start_watchdog(void) {
     (void)setitimer(ITIMER_REAL, &every, NULL);
 }
 
-static int prepare_waiting(struct client* client) {
+static void prepare_waiting(struct client* client) {
     const struct timeval patience = {PATIENCE_SECONDS, 0};
     switch (client->options.wait) {
         case WAIT_POLL:
             break;
         case WAIT_IRQ:
             client->irq = postern_get_irq(client->grant, "vq");
-            if (!client->irq) return complain(client, "no irq \"vq\" in the grant; use --wait poll");
+            if (!client->irq) die(client, "no irq \"vq\" in the grant; use --wait poll");
             start_watchdog();
             break;
         case WAIT_PROXY:
             if (setsockopt(client->options.proxy, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0) {
-                return complain(client, "--proxy %d: %s", client->options.proxy, strerror(errno));
+                die(client, "--proxy %d: %s", client->options.proxy, strerror(errno));
             }
-            return 0; /* the proxy decides whether it wants interrupts */
+            return; /* the proxy decides whether it wants interrupts */
     }
     queue_want_interrupts(&client->queue, client->options.wait == WAIT_IRQ);
-    return 0;
 }
 
 static void prepare_clock(struct client* client) {
@@ -573,20 +567,20 @@ static void read_blocks(struct client* client) {
 
 /* An earlier client of this slice may have been killed with reads in flight: they must land before this
  * one's. */
-static int drain(struct client* client) {
+static void drain(struct client* client) {
     const double begin = wall_seconds();
-    if (queue_used_index(&client->queue) == client->queue.avail_next) return 0;
+    if (queue_used_index(&client->queue) == client->queue.avail_next) return;
     ring_doorbell(client);
     while (queue_used_index(&client->queue) != client->queue.avail_next) {
         relax();
         if (wall_seconds() - begin > PATIENCE_SECONDS) {
-            return complain(client, "an earlier client's reads never ended; the device needs a reset");
+            die(client, "an earlier client's reads never ended; the device needs a reset");
         }
     }
     client->queue.used_next = client->queue.avail_next;
     client->doorbells = 0;
     client->system_calls = 0;
-    return client->broken ? complain(client, "%s", client->trouble.what) : 0;
+    if (client->broken) die(client, "%s", client->trouble.what);
 }
 
 /* ---- the result ---- */
@@ -613,38 +607,38 @@ static void print_result(const struct client* client, double seconds) {
     (void)fflush(stdout);
 }
 
-static int explain(const struct client* client) {
+/* The first trouble, if there was one, ends the program. */
+static void explain(const struct client* client) {
     const struct trouble* trouble = &client->trouble;
-    if (!trouble->what) return 0;
+    if (!trouble->what) return;
     if (client->broken) {
-        return complain(client, "%s (%" PRIu64 "); completed %" PRIu64 " of %" PRIu64 " reads", trouble->what,
-                        trouble->got, client->completed, client->submitted);
+        die(client, "%s (%" PRIu64 "); completed %" PRIu64 " of %" PRIu64 " reads", trouble->what,
+            trouble->got, client->completed, client->submitted);
     }
-    return complain(client,
-                    "%s: sector %" PRIu64 " word %u is 0x%" PRIx64 ", expected 0x%" PRIx64 "; %" PRIu64
-                    " of %" PRIu64 " reads are wrong",
-                    trouble->what, trouble->sector, trouble->word, trouble->got, trouble->wanted,
-                    client->errors, client->completed);
+    die(client,
+        "%s: sector %" PRIu64 " word %u is 0x%" PRIx64 ", expected 0x%" PRIx64 "; %" PRIu64 " of %" PRIu64
+        " reads are wrong",
+        trouble->what, trouble->sector, trouble->word, trouble->got, trouble->wanted, client->errors,
+        client->completed);
 }
 
 static void mark(const struct client* client, const char* text) {
     if (client->options.mark && write(STDERR_FILENO, text, strlen(text)) < 0) return;
 }
 
-static int prepare(struct client* client) {
+static void prepare(struct client* client) {
     char error[512];
     client->grant = postern_open(error, sizeof error);
-    if (!client->grant) return complain(client, "%s", error);
-    if (attach_memory(client)) return 1;
-    if (client->options.wait != WAIT_PROXY && find_doorbell(client)) return 1;
-    if (client->options.image && load_image(client)) return 1;
-    if (prepare_waiting(client)) return 1;
-    if (drain(client)) return 1;
+    if (!client->grant) die(client, "%s", error);
+    attach_memory(client);
+    if (client->options.wait != WAIT_PROXY) find_doorbell(client);
+    if (client->options.image) load_image(client);
+    prepare_waiting(client);
+    drain(client);
     write_descriptors(client);
     client->random = client->options.seed ? client->options.seed : 1 + (uint64_t)client->grant->slice;
     client->random = pattern_word(client->random);
     (void)mlockall(MCL_CURRENT); /* may be over the limit; a page fault is slow and no more */
-    return 0;
 }
 
 int main(int argc, char** argv) {
@@ -660,7 +654,7 @@ int main(int argc, char** argv) {
         usage(stdout);
         return 0;
     }
-    if (prepare(&client)) return 1;
+    prepare(&client);
     prepare_clock(&client);
     begin = wall_seconds();
     mark(&client, "begin\n");
@@ -668,5 +662,7 @@ int main(int argc, char** argv) {
     mark(&client, "end\n");
     seconds = wall_seconds() - begin;
     print_result(&client, seconds);
-    return explain(&client);
+    explain(&client);
+    postern_close(client.grant);
+    return 0;
 }

@@ -213,6 +213,20 @@ static int serve(struct proxy* proxy) {
     }
 }
 
+/* The whole of it; the status to leave with. */
+static int run(struct proxy* proxy, char** command, int words, unsigned long spin_microseconds) {
+    int status;
+    pid_t pid;
+    if (attach(proxy)) return 1;
+    proxy->spin = (uint64_t)((double)spin_microseconds * 1e-6 * measure_cycles_per_second());
+    pid = start_client(proxy, command, words);
+    if (pid < 0 || serve(proxy)) return 1;
+    while (waitpid(pid, &status, 0) < 0) {
+        if (errno != EINTR) return complain_errno("waitpid");
+    }
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
 int main(int argc, char** argv) {
     static const struct option known[] = {
         {"spin", required_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
@@ -223,7 +237,6 @@ int main(int argc, char** argv) {
     unsigned long spin = PROXY_SPIN_MICROSECONDS;
     int key;
     int status;
-    pid_t pid;
     (void)setvbuf(stderr, NULL, _IOLBF, 0); /* a message is one write: others share the terminal */
     memset(&proxy, 0, sizeof proxy);
     while ((key = getopt_long(argc, argv, "+", known, NULL)) != -1) {
@@ -244,12 +257,7 @@ int main(int argc, char** argv) {
     }
     proxy.grant = postern_open(error, sizeof error);
     if (!proxy.grant) return complain(error);
-    if (attach(&proxy)) return 1;
-    proxy.spin = (uint64_t)((double)spin * 1e-6 * measure_cycles_per_second());
-    pid = start_client(&proxy, argv + optind, argc - optind);
-    if (pid < 0 || serve(&proxy)) return 1;
-    while (waitpid(pid, &status, 0) < 0) {
-        if (errno != EINTR) return complain_errno("waitpid");
-    }
-    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    status = run(&proxy, argv + optind, argc - optind, spin);
+    postern_close(proxy.grant);
+    return status;
 }

@@ -374,9 +374,8 @@ constexpr StepEntry kInitSteps[] = {
     // Why first: the clone copied every fd of the launcher's, among them the unguarded device.
     {ChildStep::CloseFds, "closing the launcher's file descriptors", close_fds},
     {ChildStep::Signals, "resetting signals", reset_signals},
-    // Why here and not in the clone: the namespace's root is the cgroup that its maker is in, and it is born
-    // into its own
-    // only when the namespaces of a clone exist already.
+    // Why here and not in the clone: the namespace's root is the cgroup that its maker is in, and a child is
+    // put into its own cgroup only after the namespaces of its clone were made.
     {ChildStep::CgroupNamespace, "making the cgroup namespace", new_cgroup_namespace},
     // Why before any mount: in a mount namespace without a user namespace of its own, mounts would show up on
     // the host.
@@ -397,8 +396,7 @@ constexpr StepEntry kInitSteps[] = {
     {ChildStep::Loopback, "setting the loopback interface up", loopback_up},
     {ChildStep::BoundingSet, "dropping the capability bounding set", drop_bounding_set},
     // Why after Identity: a change of uid clears the parent-death signal. Why the look at the launcher comes
-    // after it is
-    // set: a launcher that died before would never have it sent.
+    // after it is set: of a launcher that died before, none would ever be sent.
     {ChildStep::DieWithLauncher, "binding its life to the launcher's", die_with_launcher},
     {ChildStep::Fork, "forking the client", fork_client},
 };
@@ -406,13 +404,13 @@ constexpr StepEntry kInitSteps[] = {
 constexpr StepEntry kClientSteps[] = {
     {ChildStep::DieWithInit, "binding its life to init's", die_with_init},
     {ChildStep::Session, "making a session", new_session},
-    // Why before Limits: moving fds may need numbers above the client's RLIMIT_NOFILE.
     {ChildStep::Fds, "placing its file descriptors", place_fds},
-    {ChildStep::Limits, "setting resource limits", set_limits},
     {ChildStep::NoNewPrivs, "setting no_new_privs", no_new_privs},
     // Why after NoNewPrivs: without it neither Landlock nor a filter is there for a process without
     // capabilities.
     {ChildStep::Landlock, "making the Landlock domain", landlock},
+    // Why after Fds and Landlock: those need file descriptors beyond the client's RLIMIT_NOFILE.
+    {ChildStep::Limits, "setting resource limits", set_limits},
     // Without no_new_privs a filter takes CAP_SYS_ADMIN, so it comes before the capabilities go …
     {ChildStep::SeccompEarly, "installing the seccomp filter", seccomp_early},
     {ChildStep::Capabilities, "dropping capabilities", drop_capabilities},

@@ -32,7 +32,6 @@ int run_pool(const LaunchOptions& options, const CommandLine& command) {
     spec->argv = command;
     if (auto present = check_command(*spec); !present)
         return report(present.error().error, present.error().exit_status);
-    options.print_weakenings(*profile);
     if (options.dry_run) {
         auto plan = forecast_plan(*profile, options.device);
         if (!plan) return report(plan.error(), kLaunchFailed);
@@ -49,6 +48,7 @@ int run_pool(const LaunchOptions& options, const CommandLine& command) {
     if (!supervisor) return report(supervisor.error(), kLaunchFailed);
     auto broker = LocalBroker::open(*profile, options.device);
     if (!broker) return report(broker.error(), kLaunchFailed);
+    options.print_weakenings(*profile);
     int status = 0;
     std::map<size_t, unsigned> slices;  // by the supervisor's number
     for (unsigned slice = 0; slice < profile->slices; ++slice) {

@@ -46,7 +46,7 @@ int supervise(Supervisor& supervisor, RunningClient client) {
     return ended->exit.status();
 }
 
-int run_plain(Supervisor& supervisor, const Profile& profile, SandboxSpec spec) {
+int run_plain(Supervisor& supervisor, const RunOptions& options, const Profile& profile, SandboxSpec spec) {
     std::optional<Cgroup> cgroup;
     if (!profile.sandbox.cgroup.empty()) {
         auto created = Cgroup::create(fmt::format("{}", ::getpid()), cgroup_limits(profile));
@@ -54,6 +54,7 @@ int run_plain(Supervisor& supervisor, const Profile& profile, SandboxSpec spec) 
         spec.cgroup_fd = created->fd();
         cgroup.emplace(std::move(*created));
     }
+    options.print_weakenings(profile);
     auto client = start_sandbox(spec);
     if (!client) return report(client.error().error, client.error().exit_status);
     return supervise(supervisor, std::move(*client));
@@ -63,6 +64,7 @@ int run_on_device(Supervisor& supervisor, const RunOptions& options, const Profi
                   SandboxSpec spec) {
     auto broker = LocalBroker::open(profile, options.device);
     if (!broker) return report(broker.error(), kLaunchFailed);
+    options.print_weakenings(profile);
     const auto slice = static_cast<unsigned>(options.slice);
     auto client = broker->start(slice, std::move(spec));
     int status = 0;
@@ -88,13 +90,12 @@ int run(const RunOptions& options, const CommandLine& command) {
     spec->argv = command;
     if (auto present = check_command(*spec); !present)
         return report(present.error().error, present.error().exit_status);
-    options.print_weakenings(*profile);
     if (options.dry_run) return print_plan(options, *profile, *spec);
 
     // Before anything else is begun: from here on a signal ends what was begun in order.
     auto supervisor = Supervisor::create();
     if (!supervisor) return report(supervisor.error(), kLaunchFailed);
-    if (options.device.empty()) return run_plain(*supervisor, *profile, std::move(*spec));
+    if (options.device.empty()) return run_plain(*supervisor, options, *profile, std::move(*spec));
     return run_on_device(*supervisor, options, *profile, std::move(*spec));
 }
 

@@ -2,8 +2,6 @@
 #include "launcher/explain.h"
 
 #include <algorithm>
-#include <cmath>
-#include <map>
 #include <vector>
 
 #include "broker-core/ioctl_table.h"
@@ -40,10 +38,11 @@ char mark(unsigned slice) {
 }
 
 /// The bar: each cell stands for size / cells bytes; '.' is not granted, '*' is several slices' at once.
-std::string draw(const std::vector<Piece>& pieces, uint64_t size, unsigned cells) {
+std::string draw(const std::vector<Piece>& pieces, Range shown, unsigned cells) {
     std::string bar(cells, '.');
     const auto cell_of = [&](uint64_t byte) {
-        return static_cast<unsigned>(static_cast<long double>(byte) * cells / static_cast<long double>(size));
+        return static_cast<unsigned>(static_cast<long double>(byte - shown.begin) * cells /
+                                     static_cast<long double>(shown.size()));
     };
     for (const Piece& piece : pieces) {
         const unsigned first = std::min(cell_of(piece.range.begin), cells - 1);
@@ -74,6 +73,26 @@ std::string stepped(const Stepped& value, unsigned slices) {
     return fmt::format("{:#x} + slice × {:#x}", value.base, value.stride);
 }
 
+/// The bar between its ends, and how to read it.
+void add_drawing(const std::vector<Piece>& pieces, Range shown, unsigned columns, std::string& text) {
+    // A page is a whole number of characters or a character a whole number of pages: no window shares one
+    // with its neighbour only because of rounding.
+    const uint64_t pages = std::max<uint64_t>(shown.pages().size() / kPageSize, 1);
+    const uint64_t pages_per_cell = (pages + columns - 1) / columns;
+    const uint64_t drawn_pages = (pages + pages_per_cell - 1) / pages_per_cell * pages_per_cell;
+    const auto cells =
+        static_cast<unsigned>(pages_per_cell > 1 ? drawn_pages / pages_per_cell : pages * (columns / pages));
+    shown.end = shown.begin + drawn_pages * kPageSize;
+    const std::string left = fmt::format("{:#x}", shown.begin);
+    const std::string right = fmt::format("{:#x}", shown.end);
+    const std::string gap(cells + 2 - std::min<size_t>(cells + 1, left.size() + right.size()), ' ');
+    text += fmt::format("  [{}]\n  {}{}{}\n", draw(pieces, shown, cells), left, gap, right);
+    text +=
+        fmt::format("  a character is {}; a digit is the slice that has it, '.' nobody, '*' several slices\n",
+                    pages_per_cell > 1 || cells == pages ? format_size(pages_per_cell * kPageSize)
+                                                         : fmt::format("1/{} of a page", cells / pages));
+}
+
 void explain_regions(const Profile& profile, const BarSizes& bars, unsigned columns, std::string& text) {
     for (uint32_t region = 0; region < 9; ++region) {
         const std::vector<Piece> pieces = pieces_of(profile, region);
@@ -88,14 +107,15 @@ void explain_regions(const Profile& profile, const BarSizes& bars, unsigned colu
                         known ? format_size(size)
                               : fmt::format("drawn up to its last window, {} (--device BDF draws all of it)",
                                             format_size(size)));
-        text += fmt::format("  [{}]\n", draw(pieces, size, cells));
-        const std::string right = fmt::format("{:#x}", size);
-        text += fmt::format("  0{}{}\n", std::string(cells + 1 - right.size(), ' '), right);
-        text += fmt::format(
-            "  each character is {}; digits are slices, '.' is out of reach{}\n",
-            size % cells == 0 ? format_size(size / cells)
-                              : fmt::format("{:.0f} bytes", std::ceil(static_cast<double>(size) / cells)),
-            profile.slices > 1 ? ", '*' is several slices' (too narrow to draw, or shared)" : "");
+        add_drawing(pieces, {0, size}, cells, text);
+        // A window narrower than a character would only show as a dot's width: once more, from nearer.
+        const Range granted{page_floor(pieces.front().range.begin), page_ceil(end)};
+        uint64_t narrowest = size;
+        for (const Piece& piece : pieces) narrowest = std::min(narrowest, piece.range.size());
+        if (narrowest < size / cells && granted.size() < size) {
+            text += "  from nearer:\n";
+            add_drawing(pieces, granted, cells, text);
+        }
         for (const Piece& piece : pieces) {
             text +=
                 fmt::format("    {:#08x} … {:#08x}  slice {}  {:<12} {}\n", piece.range.begin,

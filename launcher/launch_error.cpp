@@ -41,7 +41,9 @@ std::string mount_hint(const MountStep& step, int errnum) {
                "or one below "
                "/tmp or /run";
     }
-    if (errnum == ENOTDIR) return "; a folder needs a folder as its target, a file a file";
+    if (errnum == ENOTDIR || (errnum == EINVAL && step.kind == MountStep::Kind::Bind)) {
+        return "; a folder needs a folder as its target, a file a file";
+    }
     if (errnum == EINVAL && step.kind == MountStep::Kind::Tmpfs)
         return "; see tmpfs(5) for what size, nr_inodes and mode can be";
     return "";
@@ -53,6 +55,7 @@ std::string step_detail(const ChildReport& report, const ChildPlan& plan) {
         case ChildStep::Sources:
             if (report.item < 0) return fmt::format(" {}", plan.target_path);
             [[fallthrough]];
+        case ChildStep::Overlays:
         case ChildStep::Mounts:
             if (report.item < 0 || item >= plan.mounts.steps.size()) return "";
             return fmt::format(" {}: {}", plan.mounts.steps[item].where, describe(plan.mounts.steps[item]));
@@ -74,6 +77,7 @@ std::string step_hint(const ChildReport& report, const ChildPlan& plan) {
     const auto item = static_cast<std::size_t>(report.item);
     const bool is_mount = report.item >= 0 && item < plan.mounts.steps.size();
     switch (report.step) {
+        case ChildStep::Overlays:
         case ChildStep::Sources:
             return is_mount ? source_hint(plan.mounts.steps[item], report.errnum) : "";
         case ChildStep::Mounts:

@@ -280,6 +280,21 @@ Status raise_hard_limits(pid_t pid, const std::vector<ResourceLimit>& limits) {
     return {};
 }
 
+/// Lets the child go on. One that has failed already has closed its end, and its report says why: then
+/// SIGPIPE must not be the launcher's end.
+void let_go(int go_pipe) {
+    sigset_t pipe_signal;
+    sigset_t before;
+    ::sigemptyset(&pipe_signal);
+    ::sigaddset(&pipe_signal, SIGPIPE);
+    ::pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
+    if (::write(go_pipe, "g", 1) != 1) {
+        const timespec now = {0, 0};
+        ::sigtimedwait(&pipe_signal, nullptr, &now);
+    }
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
 bool read_fully(int fd, void* data, std::size_t size) {
     auto* bytes = static_cast<char*>(data);
     std::size_t done = 0;
@@ -398,29 +413,17 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     fds.status_write.reset();
     fds.go_read.reset();
 
-    if (spec.namespaces.user) {
-        if (Status mapped = write_user_map(client.init_pid_, plan.user); !mapped)
-            return refuse(std::move(mapped));
-    }
-    if (Status raised = raise_hard_limits(client.init_pid_, spec.rlimits); !raised)
-        return refuse(std::move(raised));
-    // A child that has failed already has closed its end; its report says why. SIGPIPE must not be the
-    // launcher's end.
-    sigset_t pipe_signal;
-    sigset_t unblocked;
-    ::sigemptyset(&pipe_signal);
-    ::sigaddset(&pipe_signal, SIGPIPE);
-    ::pthread_sigmask(SIG_BLOCK, &pipe_signal, &unblocked);
-    if (::write(fds.go_write.get(), "g", 1) != 1) {
-        const timespec now = {0, 0};
-        ::sigtimedwait(&pipe_signal, nullptr, &now);
-    }
-    ::pthread_sigmask(SIG_SETMASK, &unblocked, nullptr);
+    Status prepared = spec.namespaces.user ? write_user_map(client.init_pid_, plan.user) : Status{};
+    if (prepared) prepared = raise_hard_limits(client.init_pid_, spec.rlimits);
+    if (prepared) let_go(fds.go_write.get());
+    fds.go_write.reset();
 
+    // Why the report counts first: a child that has failed already is a reason for what failed here.
     ChildReport report;
     if (read_fully(fds.report_read.get(), &report, sizeof report)) {
         return tl::unexpected(explain_report(report, plan, spec.argv.front()));
     }
+    if (!prepared) return refuse(std::move(prepared));
     client.started_ = std::chrono::steady_clock::now();
     return client;
 }

@@ -1,0 +1,548 @@
+// SPDX-License-Identifier: Apache-2.0
+// The guard's decision against a table of cases and against a model that shares nothing with it, and the
+// policy's way into the kernel's form.
+
+#include "bpf/decide.h"
+
+#include <gtest/gtest.h>
+#include <linux/mman.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <cstring>
+#include <random>
+
+#include "broker-core/guard_policy.h"
+#include "broker-core/guard_support.h"
+
+namespace postern {
+namespace {
+
+// The header's own numbers are those of the system.
+static_assert(POSTERN_NR_MMAP == SYS_mmap && POSTERN_NR_IOCTL == SYS_ioctl);
+static_assert(POSTERN_NR_PREAD64 == SYS_pread64 && POSTERN_NR_PWRITE64 == SYS_pwrite64);
+static_assert(POSTERN_PROT_READ == PROT_READ && POSTERN_PROT_WRITE == PROT_WRITE);
+static_assert(POSTERN_MAP_SHARED == MAP_SHARED && POSTERN_MAP_SHARED_VALIDATE == MAP_SHARED_VALIDATE);
+static_assert(POSTERN_MAP_TYPE == MAP_TYPE);
+static_assert(POSTERN_MAP_HARMLESS == (MAP_FIXED | MAP_32BIT | MAP_LOCKED | MAP_NORESERVE | MAP_POPULATE |
+                                       MAP_NONBLOCK | MAP_FIXED_NOREPLACE));
+
+constexpr uint64_t kFar = 4ULL << 40;  // region 4 of a VFIO device
+
+/// Windows: rw pages 0x3000–0x4fff, r page 0x8000, pread rw 0x9010–0x902f, w page 0xb000, r mmap of 16 bytes
+/// at 0xd100, all from kFar on; mappings of them show themselves 0x7000000 further on.
+FilePolicy example() {
+    const auto window = [](uint64_t offset, uint64_t length, const char* access, bool mmap) {
+        GuardWindow made;
+        made.offset = kFar + offset;
+        made.length = length;
+        made.vma_offset = ((kFar + offset) & ~0xfffULL) + 0x7000000;
+        made.read = std::strchr(access, 'r') != nullptr;
+        made.write = std::strchr(access, 'w') != nullptr;
+        made.mmap = mmap;
+        made.pread = !mmap;
+        return made;
+    };
+    FilePolicy policy;
+    policy.grant = "test";
+    policy.ioctls = {0x3b6b, 0x3b6c};
+    policy.windows = {window(0x3000, 0x2000, "rw", true), window(0x8000, 0x1000, "r", true),
+                      window(0x9010, 0x20, "rw", false), window(0xb000, 0x1000, "w", true),
+                      window(0xd100, 0x10, "r", true)};
+    policy.forward = Forward::Sandbox;
+    policy.sandbox_cgroup_id = 77;
+    policy.cgroup_level = 2;
+    return policy;
+}
+
+postern_policy encoded(const FilePolicy& policy = example()) {
+    auto made = encode(policy);
+    EXPECT_TRUE(made) << made.error().message;
+    return *made;
+}
+
+int decide(const postern_call& call) {
+    const postern_policy policy = encoded();
+    return postern_decide(&policy, &call);
+}
+
+postern_call ioctl_call(uint32_t cmd) {
+    postern_call call{};
+    call.hook = POSTERN_HOOK_IOCTL;
+    call.nr = SYS_ioctl;
+    call.cmd = cmd;
+    return call;
+}
+
+postern_call mmap_call(uint64_t offset, uint64_t length, uint64_t prot, uint64_t flags = MAP_SHARED) {
+    postern_call call{};
+    call.hook = POSTERN_HOOK_MMAP;
+    call.nr = SYS_mmap;
+    call.args[1] = length;
+    call.args[2] = call.reqprot = call.prot = prot;
+    call.args[3] = call.flags = flags;
+    call.args[5] = kFar + offset;
+    return call;
+}
+
+postern_call mprotect_call(uint64_t offset, uint64_t length, uint64_t prot) {
+    postern_call call{};
+    call.hook = POSTERN_HOOK_MPROTECT;
+    call.nr = SYS_mprotect;
+    call.reqprot = call.prot = prot;
+    call.vma_pgoff = (kFar + 0x7000000 + offset) >> 12;
+    call.vma_length = length;
+    return call;
+}
+
+postern_call access_call(uint64_t nr, uint64_t offset, uint64_t count, uint32_t mask) {
+    postern_call call{};
+    call.hook = POSTERN_HOOK_ACCESS;
+    call.nr = nr;
+    call.args[2] = count;
+    call.args[3] = kFar + offset;
+    call.mask = mask;
+    return call;
+}
+
+postern_call read_call(uint64_t offset, uint64_t count) {
+    return access_call(SYS_pread64, offset, count, POSTERN_MAY_READ);
+}
+postern_call write_call(uint64_t offset, uint64_t count) {
+    return access_call(SYS_pwrite64, offset, count, POSTERN_MAY_WRITE);
+}
+
+postern_call with_nr(postern_call call, uint64_t nr) {
+    call.nr = nr;
+    return call;
+}
+postern_call with_task(postern_call call, uint32_t task) {
+    call.task = task;
+    return call;
+}
+
+TEST(Decide, IoctlsByCommand) {
+    EXPECT_EQ(POSTERN_ALLOW, decide(ioctl_call(0x3b6b)));
+    EXPECT_EQ(POSTERN_ALLOW, decide(ioctl_call(0x3b6c)));
+    EXPECT_EQ(POSTERN_DENY_COMMAND, decide(ioctl_call(0x3b6a)));
+    EXPECT_EQ(POSTERN_DENY_COMMAND, decide(ioctl_call(0)));  // the unused rest of the list holds zeros
+}
+
+TEST(Decide, IoctlsOnlyFromTheSystemCall) {
+    EXPECT_EQ(POSTERN_DENY_SYSCALL, decide(with_nr(ioctl_call(0x3b6b), 54)));               // i386
+    EXPECT_EQ(POSTERN_DENY_SYSCALL, decide(with_nr(ioctl_call(0x3b6b), 0x40000000 + 16)));  // x32
+    EXPECT_EQ(POSTERN_DENY_SYSCALL, decide(with_nr(ioctl_call(0x3b6b), ~0ULL)));
+    EXPECT_EQ(POSTERN_DENY_COMPAT, decide(with_task(ioctl_call(0x3b6b), POSTERN_TASK_COMPAT)));
+    EXPECT_EQ(POSTERN_DENY_TASK, decide(with_task(ioctl_call(0x3b6b), POSTERN_TASK_KERNEL)));
+    postern_call compat = ioctl_call(0x3b6b);
+    compat.hook = POSTERN_HOOK_IOCTL_COMPAT;
+    EXPECT_EQ(POSTERN_DENY_COMPAT, decide(compat));
+}
+
+TEST(Decide, MmapInsideOneWindow) {
+    constexpr int kRw = PROT_READ | PROT_WRITE;
+    EXPECT_EQ(POSTERN_ALLOW, decide(mmap_call(0x3000, 0x2000, kRw)));
+    EXPECT_EQ(POSTERN_ALLOW, decide(mmap_call(0x4000, 0x1000, PROT_READ)));
+    EXPECT_EQ(POSTERN_ALLOW, decide(mmap_call(0x4000, 1, PROT_WRITE)));
+    EXPECT_EQ(POSTERN_ALLOW, decide(mmap_call(0x3000, 0x2000, PROT_NONE)));
+    EXPECT_EQ(POSTERN_ALLOW, decide(mmap_call(0xd000, 0x1000, PROT_READ)));  // rounded out
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0x2000, 0x1000, PROT_READ)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0x2000, 0x2000, PROT_READ)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0x5000, 0x1000, PROT_READ)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0x4000, 0x1001, PROT_READ)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0x3000, 0x2001, PROT_READ)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0x2000, 0x4000, PROT_READ)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0x5000, 0x1000, PROT_NONE)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0x3000, 0, PROT_READ)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0x3800, 0x1000, PROT_READ)));  // not a page
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0x3000, ~0ULL, PROT_READ)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0x3000, ~0ULL - 0xfff, PROT_READ)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0x9000, 0x1000, PROT_READ)));  // pread only
+}
+
+TEST(Decide, MmapAccess) {
+    EXPECT_EQ(POSTERN_ALLOW, decide(mmap_call(0x8000, 0x1000, PROT_READ)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0x8000, 0x1000, PROT_WRITE)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0x8000, 0x1000, PROT_READ | PROT_WRITE)));
+    EXPECT_EQ(POSTERN_ALLOW, decide(mmap_call(0xb000, 0x1000, PROT_WRITE)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mmap_call(0xb000, 0x1000, PROT_READ)));
+    EXPECT_EQ(POSTERN_DENY_PROT, decide(mmap_call(0x3000, 0x1000, PROT_READ | PROT_EXEC)));
+    EXPECT_EQ(POSTERN_DENY_PROT, decide(mmap_call(0x3000, 0x1000, PROT_READ | 8)));
+    EXPECT_EQ(POSTERN_DENY_PROT, decide(mmap_call(0x3000, 0x1000, 1ULL << 32 | PROT_READ)));
+    // What the kernel will apply counts as well as what was asked for: READ_IMPLIES_EXEC.
+    postern_call call = mmap_call(0x3000, 0x1000, PROT_READ);
+    call.prot |= PROT_EXEC;
+    EXPECT_EQ(POSTERN_DENY_PROT, decide(call));
+    call = mmap_call(0x8000, 0x1000, PROT_READ);
+    call.reqprot |= PROT_WRITE;
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(call));
+}
+
+TEST(Decide, MmapFlags) {
+    const auto with_flags = [](uint64_t flags) {
+        return decide(mmap_call(0x3000, 0x1000, PROT_READ, flags));
+    };
+    EXPECT_EQ(POSTERN_ALLOW, with_flags(MAP_SHARED_VALIDATE));
+    EXPECT_EQ(POSTERN_ALLOW, with_flags(MAP_SHARED | POSTERN_MAP_HARMLESS));
+    EXPECT_EQ(POSTERN_DENY_FLAGS, with_flags(0));
+    EXPECT_EQ(POSTERN_DENY_FLAGS, with_flags(MAP_PRIVATE));
+    EXPECT_EQ(POSTERN_DENY_FLAGS, with_flags(8));  // MAP_DROPPABLE
+    EXPECT_EQ(POSTERN_DENY_FLAGS, with_flags(MAP_SHARED | MAP_HUGETLB));
+    EXPECT_EQ(POSTERN_DENY_FLAGS, with_flags(MAP_SHARED_VALIDATE | MAP_SYNC));
+    EXPECT_EQ(POSTERN_DENY_FLAGS, with_flags(MAP_SHARED | MAP_GROWSDOWN));
+    EXPECT_EQ(POSTERN_DENY_FLAGS, with_flags(1ULL << 32 | MAP_SHARED));
+    postern_call call = mmap_call(0x3000, 0x1000, PROT_READ);
+    call.flags = MAP_PRIVATE;
+    EXPECT_EQ(POSTERN_DENY_FLAGS, decide(call));
+}
+
+TEST(Decide, MmapOnlyFromTheSystemCall) {
+    const postern_call allowed = mmap_call(0x3000, 0x1000, PROT_READ);
+    EXPECT_EQ(POSTERN_DENY_SYSCALL, decide(with_nr(allowed, SYS_remap_file_pages)));
+    EXPECT_EQ(POSTERN_DENY_SYSCALL, decide(with_nr(allowed, SYS_shmat)));
+    EXPECT_EQ(POSTERN_DENY_SYSCALL, decide(with_nr(allowed, 0x40000009)));
+    EXPECT_EQ(POSTERN_DENY_COMPAT, decide(with_task(allowed, POSTERN_TASK_COMPAT)));
+    EXPECT_EQ(POSTERN_DENY_TASK, decide(with_task(allowed, POSTERN_TASK_KERNEL)));
+    EXPECT_EQ(POSTERN_ALLOW, decide(with_task(allowed, POSTERN_TASK_IO_URING)));
+}
+
+TEST(Decide, Mprotect) {
+    EXPECT_EQ(POSTERN_ALLOW, decide(mprotect_call(0x3000, 0x2000, PROT_READ | PROT_WRITE)));
+    EXPECT_EQ(POSTERN_ALLOW, decide(mprotect_call(0x8000, 0x1000, PROT_NONE)));
+    EXPECT_EQ(POSTERN_ALLOW, decide(mprotect_call(0xd000, 0x1000, PROT_READ)));
+    EXPECT_EQ(POSTERN_ALLOW, decide(with_nr(mprotect_call(0x8000, 0x1000, PROT_READ), SYS_pkey_mprotect)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mprotect_call(0x8000, 0x1000, PROT_READ | PROT_WRITE)));
+    EXPECT_EQ(POSTERN_DENY_PROT, decide(mprotect_call(0x3000, 0x1000, PROT_READ | PROT_EXEC)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mprotect_call(0x4000, 0x2000, PROT_READ)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mprotect_call(0x9000, 0x1000, PROT_READ)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(mprotect_call(0x3000, 0, PROT_READ)));
+    // By where mappings say they are, not by file offset.
+    postern_call call = mprotect_call(0x3000, 0x1000, PROT_READ);
+    call.vma_pgoff = (kFar + 0x3000) >> 12;
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(call));
+    // A page number whose byte offset would wrap onto the window.
+    call = mprotect_call(0x3000, 0x1000, PROT_READ);
+    call.vma_pgoff += 1ULL << 52;
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(call));
+}
+
+TEST(Decide, ReadsAndWrites) {
+    EXPECT_EQ(POSTERN_ALLOW, decide(read_call(0x9010, 0x20)));
+    EXPECT_EQ(POSTERN_ALLOW, decide(read_call(0x902f, 1)));
+    EXPECT_EQ(POSTERN_ALLOW, decide(write_call(0x9010, 4)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(read_call(0x900f, 1)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(read_call(0x900f, 2)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(read_call(0x9010, 0x21)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(read_call(0x9030, 1)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(read_call(0x9010, 0)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(read_call(0x9010, ~0ULL)));
+    EXPECT_EQ(POSTERN_DENY_RANGE, decide(read_call(0x3000, 4)));  // mmap only
+    EXPECT_EQ(POSTERN_DENY_MASK, decide(access_call(SYS_pread64, 0x9010, 4, POSTERN_MAY_WRITE)));
+    EXPECT_EQ(POSTERN_DENY_MASK, decide(access_call(SYS_pwrite64, 0x9010, 4, POSTERN_MAY_READ)));
+    EXPECT_EQ(POSTERN_DENY_MASK, decide(access_call(SYS_pread64, 0x9010, 4, POSTERN_MAY_READ | 1)));
+    EXPECT_EQ(POSTERN_DENY_MASK, decide(access_call(SYS_pread64, 0x9010, 4, 0)));
+}
+
+TEST(Decide, ReadsAndWritesOnlyFromTheirSystemCalls) {
+    const postern_call allowed = read_call(0x9010, 4);
+    for (const long nr :
+         {SYS_read, SYS_readv, SYS_preadv, SYS_preadv2, SYS_sendfile, SYS_splice, SYS_copy_file_range,
+          SYS_io_submit, SYS_io_uring_enter, SYS_fallocate, SYS_execve, SYS_write}) {
+        EXPECT_EQ(POSTERN_DENY_SYSCALL, decide(with_nr(allowed, static_cast<uint64_t>(nr)))) << nr;
+    }
+    EXPECT_EQ(POSTERN_DENY_SYSCALL, decide(with_nr(allowed, 0x40000000 + SYS_pread64)));
+    EXPECT_EQ(POSTERN_DENY_COMPAT, decide(with_task(allowed, POSTERN_TASK_COMPAT)));
+    EXPECT_EQ(POSTERN_DENY_TASK, decide(with_task(allowed, POSTERN_TASK_KERNEL)));
+    EXPECT_EQ(POSTERN_DENY_TASK, decide(with_task(allowed, POSTERN_TASK_IO_URING)));
+    EXPECT_EQ(POSTERN_DENY_TASK, decide(with_task(write_call(0x9010, 4), POSTERN_TASK_IO_URING)));
+}
+
+TEST(Decide, ReceivingFollowsForward) {
+    const auto receive = [](Forward forward, uint32_t task) {
+        FilePolicy policy = example();
+        policy.forward = forward;
+        const postern_policy made = encoded(policy);
+        postern_call call{};
+        call.hook = POSTERN_HOOK_RECEIVE;
+        call.task = task;
+        return postern_decide(&made, &call);
+    };
+    EXPECT_EQ(POSTERN_ALLOW, receive(Forward::Sandbox, POSTERN_TASK_IN_SANDBOX));
+    EXPECT_EQ(POSTERN_DENY_RECEIVER, receive(Forward::Sandbox, 0));
+    EXPECT_EQ(POSTERN_DENY_RECEIVER, receive(Forward::Never, POSTERN_TASK_IN_SANDBOX));
+    EXPECT_EQ(POSTERN_ALLOW, receive(Forward::Anyone, 0));
+    postern_policy unknown = encoded();
+    unknown.forward = 3;
+    postern_call call{};
+    call.hook = POSTERN_HOOK_RECEIVE;
+    call.task = POSTERN_TASK_IN_SANDBOX;
+    EXPECT_EQ(POSTERN_DENY_RECEIVER, postern_decide(&unknown, &call));
+}
+
+TEST(Decide, UnknownIsRefused) {
+    for (const uint32_t hook : {0U, 7U, ~0U}) {
+        postern_call call = ioctl_call(0x3b6b);
+        call.hook = hook;
+        EXPECT_EQ(POSTERN_DENY_HOOK, decide(call));
+    }
+    EXPECT_EQ(POSTERN_DENY_TASK, decide(with_task(ioctl_call(0x3b6b), 16)));
+    // A policy of zeros allows nothing.
+    const postern_policy none{};
+    const postern_call calls[] = {ioctl_call(0), mmap_call(0, 0x1000, PROT_NONE),
+                                  mprotect_call(0, 0x1000, PROT_NONE), read_call(0, 1), write_call(0, 1)};
+    for (const postern_call& call : calls) EXPECT_NE(POSTERN_ALLOW, postern_decide(&none, &call));
+}
+
+// ---- the model: sets of bytes in 128 bits, one way to allow each call
+// ------------------------------------------
+
+using Wide = unsigned __int128;
+
+struct Span {
+    Wide begin, end;
+    [[nodiscard]] bool holds(Span inner) const { return begin <= inner.begin && inner.end <= end; }
+};
+
+Span pages(Span bytes) {
+    return {bytes.begin / 4096 * 4096, (bytes.end + 4095) / 4096 * 4096};
+}
+
+constexpr Wide kAll = static_cast<Wide>(1) << 64;
+
+bool model_allows(const postern_policy& policy, const postern_call& call) {
+    const bool compat = (call.task & POSTERN_TASK_COMPAT) != 0;
+    const bool kernel = (call.task & POSTERN_TASK_KERNEL) != 0;
+    if (call.task > 15) return false;
+    const auto some_window = [&](uint32_t method, bool read, bool write, auto&& fits) {
+        for (uint32_t i = 0; i < policy.n_windows && i < 32; i++) {
+            const postern_window& window = policy.windows[i];
+            const Span span{window.offset, static_cast<Wide>(window.offset) + window.length};
+            if (window.length == 0 || span.end > kAll) continue;
+            if ((window.flags & method) == 0 || (read && (window.flags & 1) == 0) ||
+                (write && (window.flags & 2) == 0))
+                continue;
+            if (fits(window, span)) return true;
+        }
+        return false;
+    };
+    const uint64_t prots = call.reqprot | call.prot | (call.hook == POSTERN_HOOK_MMAP ? call.args[2] : 0);
+    const bool read = (prots & 1) != 0;
+    const bool write = (prots & 2) != 0;
+    switch (call.hook) {
+        case POSTERN_HOOK_IOCTL: {
+            bool listed = false;
+            for (uint32_t i = 0; i < policy.n_ioctls && i < 64; i++)
+                listed = listed || policy.ioctls[i] == call.cmd;
+            return listed && call.nr == 16 && !compat && !kernel;
+        }
+        case POSTERN_HOOK_MMAP: {
+            const Span asked{call.args[5], static_cast<Wide>(call.args[5]) + call.args[1]};
+            const bool known_flags = (call.args[3] & 3) != 2 && (call.args[3] & 1) != 0 &&
+                                     (call.args[3] & ~0x11e053ULL) == 0 && call.args[3] == call.flags;
+            return call.nr == 9 && !compat && !kernel && known_flags && prots < 4 &&
+                   call.args[5] % 4096 == 0 && call.args[1] != 0 && call.args[1] <= ~0ULL - 4095 &&
+                   some_window(4, read, write, [&](const postern_window&, Span span) {
+                       const Span rounded = pages(span);
+                       // All of 2^64 is no window, see postern_rounded_size().
+                       return rounded.end - rounded.begin < kAll && rounded.holds(pages(asked));
+                   });
+        }
+        case POSTERN_HOOK_MPROTECT: {
+            const Wide start = static_cast<Wide>(call.vma_pgoff) * 4096;
+            const Span asked{start, start + call.vma_length};
+            return prots < 4 && start < kAll && call.vma_length != 0 &&
+                   some_window(4, read, write, [&](const postern_window& window, Span span) {
+                       const Span rounded = pages(span);
+                       const Wide size = rounded.end - rounded.begin;
+                       return size < kAll && Span{window.vma_offset, window.vma_offset + size}.holds(asked);
+                   });
+        }
+        case POSTERN_HOOK_ACCESS: {
+            const Span asked{call.args[3], static_cast<Wide>(call.args[3]) + call.args[2]};
+            const bool reading = call.nr == 17 && call.mask == 4;
+            const bool writing = call.nr == 18 && call.mask == 2;
+            return (reading || writing) && (call.task & 7) == 0 && call.args[2] != 0 &&
+                   some_window(8, reading, writing,
+                               [&](const postern_window&, Span span) { return span.holds(asked); });
+        }
+        case POSTERN_HOOK_RECEIVE:
+            return policy.forward == 2 || (policy.forward == 1 && (call.task & 8) != 0);
+        default:
+            return false;
+    }
+}
+
+/// Numbers that meet each other often enough for something to be allowed, and edges.
+class Dice {
+  public:
+    explicit Dice(uint64_t seed) : random_(seed) {}
+    uint64_t below(uint64_t limit) { return random_() % limit; }
+    bool one_in(uint64_t n) { return below(n) == 0; }
+    uint64_t place() {
+        switch (below(8)) {
+            case 0:
+                return random_();
+            case 1:
+                return 0 - below(0x3000);
+            case 2:
+                return below(0x20) * 0x1000 + (1ULL << 63);
+            case 3:
+                return below(0x20000);
+            default:
+                return below(0x20) * 0x1000;
+        }
+    }
+    uint64_t length() {
+        switch (below(8)) {
+            case 0:
+                return random_();
+            case 1:
+                return 0 - below(0x3000);
+            case 2:
+                return below(0x8000);
+            default:
+                return (1 + below(4)) * 0x1000;
+        }
+    }
+
+  private:
+    std::mt19937_64 random_;
+};
+
+postern_policy random_policy(Dice& dice) {
+    postern_policy policy{};
+    policy.n_ioctls = static_cast<uint32_t>(dice.one_in(50) ? dice.below(1ULL << 32) : dice.below(4));
+    policy.n_windows = static_cast<uint32_t>(dice.one_in(50) ? dice.below(1ULL << 32) : dice.below(5));
+    policy.forward = static_cast<uint32_t>(dice.below(4));
+    for (uint32_t& command : policy.ioctls) command = static_cast<uint32_t>(dice.below(8));
+    for (postern_window& window : policy.windows) {
+        window.offset = dice.place();
+        window.length = dice.length();
+        window.vma_offset = dice.one_in(4) ? dice.place() : window.offset & ~0xfffULL;
+        window.flags = static_cast<uint32_t>(dice.one_in(50) ? dice.below(1ULL << 32) : dice.below(16));
+    }
+    return policy;
+}
+
+postern_call random_call(Dice& dice) {
+    constexpr uint64_t kFlags[] = {1, 1, 1, 1, 3, 0x11, 0x8001, 0x11e051, 2, 0, 8, 9, 0x40001, 0x21};
+    postern_call call{};
+    call.hook = static_cast<uint32_t>(dice.below(8));
+    call.task = static_cast<uint32_t>(dice.one_in(2) ? 0 : dice.below(17));
+    call.nr = dice.one_in(8) ? dice.below(600) : dice.below(2) + (call.hook == POSTERN_HOOK_ACCESS ? 17 : 16);
+    if (call.hook == POSTERN_HOOK_MMAP && !dice.one_in(8)) call.nr = 9;
+    for (auto& arg : call.args) arg = dice.place();
+    call.args[1] = dice.length();
+    call.prot = call.reqprot = dice.one_in(8) ? dice.place() : dice.below(4);
+    if (dice.one_in(8)) call.prot = dice.below(8);
+    call.args[3] = call.hook == POSTERN_HOOK_MMAP ? kFlags[dice.below(std::size(kFlags))] : call.args[3];
+    call.flags = dice.one_in(16) ? 0x11 : call.args[3];
+    call.args[2] = call.hook == POSTERN_HOOK_ACCESS ? dice.length() : call.reqprot;
+    call.vma_pgoff = dice.place() >> (dice.one_in(16) ? 0 : 12);
+    call.vma_length = dice.length() & ~0xfffULL;
+    call.cmd = static_cast<uint32_t>(dice.below(8));
+    call.mask = call.nr == 17 ? 4 : 2;
+    if (dice.one_in(8)) call.mask = static_cast<uint32_t>(dice.below(64));
+    return call;
+}
+
+TEST(Decide, AgreesWithTheModel) {
+    Dice dice(20240611);
+    unsigned allowed[8] = {};
+    for (unsigned round = 0; round < 20000; round++) {
+        const postern_policy policy = random_policy(dice);
+        for (unsigned i = 0; i < 25; i++) {
+            const postern_call call = random_call(dice);
+            const bool allow = postern_decide(&policy, &call) == POSTERN_ALLOW;
+            ASSERT_EQ(model_allows(policy, call), allow)
+                << "round " << round << " call " << i << " hook " << call.hook << " nr " << call.nr;
+            if (allow) allowed[call.hook]++;
+        }
+    }
+    // The dice are worth something only if they throw allowed calls of each kind.
+    for (const auto hook : {POSTERN_HOOK_IOCTL, POSTERN_HOOK_MMAP, POSTERN_HOOK_MPROTECT, POSTERN_HOOK_ACCESS,
+                            POSTERN_HOOK_RECEIVE}) {
+        EXPECT_GT(allowed[hook], 100U) << "hook " << hook;
+    }
+    EXPECT_EQ(0U, allowed[POSTERN_HOOK_IOCTL_COMPAT]);
+}
+
+// ---- encode
+// ----------------------------------------------------------------------------------------------------
+
+TEST(EncodePolicy, KeepsEverything) {
+    const postern_policy policy = encoded();
+    EXPECT_STREQ("test", policy.grant);
+    EXPECT_EQ(77U, policy.sandbox_cgroup);
+    EXPECT_EQ(2U, policy.cgroup_level);
+    EXPECT_EQ(POSTERN_FORWARD_SANDBOX, policy.forward);
+    EXPECT_EQ(POSTERN_POLICY_EXCLUSIVE, policy.flags);
+    ASSERT_EQ(2U, policy.n_ioctls);
+    EXPECT_EQ(0x3b6cU, policy.ioctls[1]);
+    ASSERT_EQ(5U, policy.n_windows);
+    EXPECT_EQ(kFar + 0x3000, policy.windows[0].offset);
+    EXPECT_EQ(0x2000U, policy.windows[0].length);
+    EXPECT_EQ(kFar + 0x7003000, policy.windows[0].vma_offset);
+    EXPECT_EQ(POSTERN_WINDOW_READ | POSTERN_WINDOW_WRITE | POSTERN_WINDOW_MMAP, policy.windows[0].flags);
+    EXPECT_EQ(POSTERN_WINDOW_READ | POSTERN_WINDOW_WRITE | POSTERN_WINDOW_PREAD, policy.windows[2].flags);
+}
+
+std::string refusal(const FilePolicy& policy) {
+    const auto made = encode(policy);
+    return made ? "accepted" : made.error().message;
+}
+
+TEST(EncodePolicy, RefusesWhatDoesNotFit) {
+    const auto changed = [](auto&& change) {
+        FilePolicy policy = example();
+        change(policy);
+        return refusal(policy);
+    };
+    EXPECT_EQ("accepted", changed([](FilePolicy& policy) { policy.grant = std::string(39, 'x'); }));
+    EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.grant = std::string(40, 'x'); }));
+    EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.grant = ""; }));
+    EXPECT_EQ("accepted", changed([](FilePolicy& policy) { policy.ioctls.resize(64); }));
+    EXPECT_EQ("policy of test: 65 ioctls; the guard holds 64",
+              changed([](FilePolicy& policy) { policy.ioctls.resize(65); }));
+    EXPECT_EQ("accepted", changed([](FilePolicy& policy) { policy.windows.resize(32, policy.windows[0]); }));
+    EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.windows.resize(33, policy.windows[0]); }));
+    EXPECT_EQ("policy of test: window 1: is empty",
+              changed([](FilePolicy& policy) { policy.windows[1].length = 0; }));
+    EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.windows[1].length = 1ULL << 63; }));
+    EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.windows[1].offset = 1ULL << 63; }));
+    EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.windows[1].read = false; }));
+    EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.windows[1].mmap = false; }));
+    EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.sandbox_cgroup_id = 0; }));
+    EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.cgroup_level = 0; }));
+    EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.cgroup_level = 32; }));
+    EXPECT_EQ("accepted", changed([](FilePolicy& policy) { policy.cgroup_level = 31; }));
+}
+
+// ---- preemption
+// --------------------------------------------------------------------------------------------------
+
+TEST(CheckPreemption, OldKernelsOnlyWithoutIt) {
+    const auto accepted = [](int minor, const char* version, const char* debugfs, const char* cmdline,
+                             const char* config) {
+        return check_preemption({6, minor, version, debugfs, cmdline, config}).has_value();
+    };
+    constexpr const char* kDynamic = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.0-1";
+    EXPECT_TRUE(accepted(1, kDynamic, "none (voluntary) full \n", "", ""));
+    EXPECT_TRUE(accepted(1, kDynamic, "(none) voluntary full \n", "", ""));
+    EXPECT_FALSE(accepted(1, kDynamic, "none voluntary (full) \n", "", "\nCONFIG_PREEMPT_VOLUNTARY=y\n"));
+    EXPECT_TRUE(accepted(1, kDynamic, "", "quiet preempt=voluntary\n", ""));
+    EXPECT_FALSE(
+        accepted(1, kDynamic, "", "preempt=voluntary preempt=full\n", "\nCONFIG_PREEMPT_VOLUNTARY=y\n"));
+    EXPECT_TRUE(accepted(1, kDynamic, "", "quiet\n", "#\nCONFIG_PREEMPT_VOLUNTARY=y\n"));
+    EXPECT_FALSE(accepted(1, kDynamic, "", "quiet\n", "#\nCONFIG_PREEMPT=y\n"));
+    EXPECT_FALSE(accepted(1, kDynamic, "", "quiet\n", ""));  // unknown
+    EXPECT_FALSE(accepted(1, "#1 SMP PREEMPT Debian", "", "", ""));
+    EXPECT_FALSE(accepted(1, "#1 SMP PREEMPT_RT Debian", "", "", ""));
+    EXPECT_TRUE(accepted(1, "#1 SMP Debian", "", "", ""));
+    EXPECT_TRUE(accepted(2, kDynamic, "none voluntary (full) \n", "", ""));
+    EXPECT_FALSE(check_preemption({5, 19, kDynamic, "none voluntary (full) \n", "", ""}).has_value());
+    EXPECT_TRUE(check_preemption({7, 0, kDynamic, "none voluntary (full) \n", "", ""}).has_value());
+}
+
+}  // namespace
+}  // namespace postern
