@@ -9,8 +9,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -69,6 +71,22 @@ Status enable_controller(const std::string& parent, std::string_view controller)
     return fail_errno(errnum, "{}: enabling controller {}", parent, controller);
 }
 
+/// Removes what launchers that were killed left below `parent`: empty cgroups, named after a launcher that is
+/// gone. One that has members yet is not removed by rmdir(2), and its turn comes with the next launch.
+void sweep(const std::string& parent) {
+    std::error_code code;
+    for (const auto& entry : std::filesystem::directory_iterator(parent, code)) {
+        const std::string name = entry.path().filename().string();
+        constexpr std::string_view kPrefix = "postern-";
+        if (!name.starts_with(kPrefix)) continue;
+        pid_t launcher = 0;
+        const char* digits = name.c_str() + kPrefix.size();
+        const auto [end, error] = std::from_chars(digits, name.c_str() + name.size(), launcher);
+        if (error != std::errc{} || (*end != '-' && *end != '\0')) continue;
+        if (::kill(launcher, 0) != 0 && errno == ESRCH) ::rmdir(entry.path().c_str());
+    }
+}
+
 Result<std::uint64_t> cgroup_id(int folder) {
     // The handle of a cgroup is its 64-bit id (kernfs, since Linux 5.5).
     union {
@@ -105,6 +123,7 @@ Result<Cgroup> Cgroup::create(std::string_view grant,
     }
     POSTERN_ASSIGN(const CgroupPath own,
                    own_cgroup(read_file("/proc/self/mountinfo"), read_file("/proc/self/cgroup")));
+    sweep(own.folder);
     for (const auto& [file, value] : limits) {
         if (Status enabled = enable_controller(own.folder, file.substr(0, file.find('.'))); !enabled) {
             return propagate(std::move(enabled), fmt::format("cgroup: {}", file));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// bare-launch BDF PROFILE SLICE CMD [ARG…]: the client with a plain vfio fd, no guard and no sandbox. The positive control of
-// tests: what postern refuses must work here.
+// bare-launch BDF PROFILE SLICE CMD [ARG…]: the client with a plain vfio fd, no guard and no sandbox. The
+// positive control of tests: what postern refuses must work here.
 
 #include <cstdio>
 #include <cstdlib>
@@ -11,7 +11,8 @@
 namespace postern {
 namespace {
 
-Status launch(const std::string& bdf, const std::string& profile_name, unsigned slice, const ProgramLine& command) {
+Status launch(const std::string& bdf, const std::string& profile_name, unsigned slice,
+              const ProgramLine& command) {
     POSTERN_ASSIGN(const LoadedProfile loaded, load_profile(profile_name));
     POSTERN_TRY(check_slice(loaded.profile, slice));
     POSTERN_ASSIGN(DeviceSession session, DeviceSession::open(loaded.profile, bdf));
@@ -33,7 +34,8 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "usage: bare-launch BDF PROFILE SLICE CMD [ARG…]\n");
         return 2;
     }
-    const auto status = postern::launch(argv[1], argv[2], static_cast<unsigned>(std::atoi(argv[3])), {argv + 4, argv + argc});
+    const auto status =
+        postern::launch(argv[1], argv[2], static_cast<unsigned>(std::atoi(argv[3])), {argv + 4, argv + argc});
     if (status) return 0;
     std::fprintf(stderr, "bare-launch: %s\n", status.error().message.c_str());
     return 1;
