@@ -16,9 +16,13 @@
 namespace postern {
 namespace {
 
-std::string device_file(const std::string& bdf, const char* name) { return "/sys/bus/pci/devices/" + bdf + "/" + name; }
+std::string device_file(const std::string& bdf, const char* name) {
+    return "/sys/bus/pci/devices/" + bdf + "/" + name;
+}
 
-std::string record_path(const std::string& bdf) { return std::string(kRuntimeDir) + "/bindings/" + bdf; }
+std::string record_path(const std::string& bdf) {
+    return std::string(kRuntimeDir) + "/bindings/" + bdf;
+}
 
 /// Unbinds from the present driver, sets the override, and lets the PCI core choose a driver again.
 Status move_to(const PciDevice& device, const std::string& override_name) {
@@ -67,7 +71,8 @@ Result<std::string> bind_device(const std::string& bdf) {
     POSTERN_ASSIGN(const PciDevice device, read_pci_device(bdf));
     if (device.driver == "vfio-pci") return std::string("vfio-pci");
     if (!device.iommu_group) POSTERN_TRY(check_ownable(device));  // says what to do about a missing IOMMU
-    if (device.is_bridge()) return fail("device {}: is a bridge; VFIO owns devices behind it, not the bridge", bdf);
+    if (device.is_bridge())
+        return fail("device {}: is a bridge; VFIO owns devices behind it, not the bridge", bdf);
     std::error_code code;
     if (!std::filesystem::exists("/sys/bus/pci/drivers/vfio-pci", code)) {
         return fail("device {}: the vfio-pci driver is not loaded; run `modprobe vfio-pci`", bdf);
@@ -81,7 +86,8 @@ Result<std::string> bind_device(const std::string& bdf) {
     // Back to what it was.
     if (after) {
         (void)move_to(*after, record.override_name);
-        if (const auto now = read_pci_device(bdf); now && now->driver != device.driver && !device.driver.empty()) {
+        if (const auto now = read_pci_device(bdf);
+            now && now->driver != device.driver && !device.driver.empty()) {
             (void)write_file("/sys/bus/pci/drivers/" + device.driver + "/bind", bdf);
         }
     }
@@ -94,14 +100,16 @@ Result<std::string> unbind_device(const std::string& bdf) {
     POSTERN_ASSIGN(const PciDevice device, read_pci_device(bdf));
     const auto record = recall(bdf);
     if (!record) {
-        return fail("device {}: was not bound by `postern bind`, so its old driver is not known; it is bound to {}", bdf,
-                    device.driver.empty() ? "no driver" : device.driver);
+        return fail(
+            "device {}: was not bound by `postern bind`, so its old driver is not known; it is bound to {}",
+            bdf, device.driver.empty() ? "no driver" : device.driver);
     }
     if (::geteuid() != 0) return fail("device {}: binding a driver needs root; run postern with sudo", bdf);
     const std::string& driver = record->driver;
     // While a client's fd is open the kernel would wait for it in "unbind", without end.
     if (device.driver == "vfio-pci" && device.iommu_group) {
-        const UniqueFd group(::open(fmt::format("/dev/vfio/{}", *device.iommu_group).c_str(), O_RDWR | O_CLOEXEC));
+        const UniqueFd group(
+            ::open(fmt::format("/dev/vfio/{}", *device.iommu_group).c_str(), O_RDWR | O_CLOEXEC));
         if (!group && errno == EBUSY) return fail("device {}: is in use; end its clients first", bdf);
     }
     POSTERN_TRY(move_to(device, record->override_name));

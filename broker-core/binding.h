@@ -7,8 +7,8 @@
 
 namespace postern {
 
-/// Binds the device to vfio-pci and remembers its driver, so that unbind_device() can give it back. A device that is
-/// bound already is left alone. Returns the driver it had ("" for none). Sources:
+/// Binds the device to vfio-pci and remembers its driver, so that unbind_device() can give it back. A device
+/// that is bound already is left alone. Returns the driver it had ("" for none). Sources:
 /// Documentation/ABI/testing/sysfs-bus-pci (driver_override), Documentation/driver-api/vfio.rst.
 [[nodiscard]] Result<std::string> bind_device(const std::string& bdf);
 

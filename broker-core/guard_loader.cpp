@@ -5,9 +5,11 @@
 #include "bpf/policy.h"
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <guard.skel.h>
 #include <guard.stamp.h>
+#include <sys/utsname.h>
 
 #include <cstdarg>
 #include <cstdio>
@@ -38,6 +40,44 @@ std::string reason() {
     return first + ": " + libbpf_log.substr(begin + 1, end - begin - 1);
 }
 
+/// The functions of the running kernel, by its BTF.
+class KernelFunctions {
+  public:
+    [[nodiscard]] static Result<KernelFunctions> read() {
+        KernelFunctions functions;
+        functions.btf_.reset(::btf__load_vmlinux_btf());
+        if (functions.btf_) return functions;
+        const int error = errno;
+        return fail_errno(error, "the guard: cannot read the kernel's type information");
+    }
+    [[nodiscard]] bool has(const char* name) const {
+        return ::btf__find_by_name_kind(btf_.get(), name, BTF_KIND_FUNC) > 0;
+    }
+
+  private:
+    struct Free {
+        void operator()(btf* types) const { ::btf__free(types); }
+    };
+    std::unique_ptr<btf, Free> btf_;
+};
+
+/// Until Linux 6.2 (commit 271de525e1d7, also in later 6.1 kernels) a program that was preempted counted as
+/// running on its CPU, and was skipped for the next task there: where kernel code is preempted, the hook then
+/// allowed. The kernels that do not skip LSM programs have a function of their own for the programs that can
+/// be.
+Status check_no_program_is_skipped(const KernelFunctions& kernel) {
+    utsname name{};
+    ::uname(&name);
+    int major = 0;
+    int minor = 0;
+    (void)std::sscanf(name.release, "%d.%d", &major, &minor);
+    if (major > 6 || (major == 6 && minor >= 2) || kernel.has("__bpf_prog_enter_recur")) return {};
+    return fail(
+        "the guard: Linux {} may skip BPF LSM programs (it lacks commit 271de525e1d7); boot Linux 6.2 or "
+        "later, or a 6.1 with all its updates",
+        name.release);
+}
+
 Status pin(int fd, const std::string& path) {
     if (::bpf_obj_pin(fd, path.c_str()) == 0) return {};
     const int error = errno;
@@ -60,9 +100,10 @@ Status load_guard(const std::string& folder) {
         const int error = errno;
         return fail_errno(error, "the guard: its own object cannot be read: {}", reason());
     }
+    POSTERN_ASSIGN(const KernelFunctions kernel, KernelFunctions::read());
+    POSTERN_TRY(check_no_program_is_skipped(kernel));
     // Linux 6.8, and what stable kernels took of it.
-    const bool compat_hook = ::libbpf_find_vmlinux_btf_id("file_ioctl_compat", BPF_LSM_MAC) > 0;
-    ::bpf_program__set_autoload(guard->progs.on_ioctl_compat, compat_hook);
+    ::bpf_program__set_autoload(guard->progs.on_ioctl_compat, kernel.has("bpf_lsm_file_ioctl_compat"));
     libbpf_log.clear();
     if (const int error = -guard_bpf__load(guard.get()); error != 0) {
         return fail_errno(error, "the guard: the kernel does not take it: {}", reason());

@@ -3,11 +3,9 @@
 
 #include <linux/capability.h>
 #include <linux/magic.h>
-#include <sys/utsname.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstdlib>
 
 #include "broker-core/file.h"
@@ -43,47 +41,7 @@ Status check_lsm() {
         lsm, lsm, lsm.empty() ? "" : ",");
 }
 
-Preemption read_preemption() {
-    Preemption kernel;
-    utsname name{};
-    ::uname(&name);
-    kernel.version = name.version;
-    (void)std::sscanf(name.release, "%d.%d", &kernel.major, &kernel.minor);
-    kernel.debugfs = read_file("/sys/kernel/debug/sched/preempt", 256).value_or("");
-    kernel.cmdline = read_file("/proc/cmdline", 1 << 16).value_or("");
-    kernel.config = read_file(std::string("/boot/config-") + name.release, 4 << 20).value_or("");
-    return kernel;
-}
-
 }  // namespace
-
-Status check_preemption(const Preemption& kernel) {
-    if (kernel.major > 6 || (kernel.major == 6 && kernel.minor >= 2)) return {};
-    const Failure refused = fail(
-        "the guard: Linux {}.{} skips a BPF LSM program while another task is preempted in it, and kernel "
-        "code is preempted here; boot with the kernel argument preempt=voluntary, or Linux 6.2 or later",
-        kernel.major, kernel.minor);
-    const auto says = [](const std::string& text, std::string_view what) {
-        return text.find(what) != std::string::npos;
-    };
-
-    if (says(kernel.version, "PREEMPT_RT") || says(kernel.version, " PREEMPT ")) return refused;
-    // A kernel that cannot switch and says nothing of PREEMPT does not preempt itself.
-    if (!says(kernel.version, "PREEMPT_DYNAMIC")) return {};
-    if (!kernel.debugfs.empty()) {
-        return says(kernel.debugfs, "(none)") || says(kernel.debugfs, "(voluntary)") ? Status() : refused;
-    }
-    if (says(kernel.cmdline, "preempt=")) {
-        // What the last one says counts.
-        const size_t last = kernel.cmdline.rfind("preempt=");
-        const std::string_view value = std::string_view(kernel.cmdline).substr(last + sizeof("preempt=") - 1);
-        return value.starts_with("none") || value.starts_with("voluntary") ? Status() : refused;
-    }
-    return says(kernel.config, "\nCONFIG_PREEMPT_NONE=y\n") ||
-                   says(kernel.config, "\nCONFIG_PREEMPT_VOLUNTARY=y\n")
-               ? Status()
-               : refused;
-}
 
 Status guard_supported(const std::string& bpffs) {
     POSTERN_TRY(check_capabilities());
@@ -93,7 +51,6 @@ Status guard_supported(const std::string& bpffs) {
             "built with CONFIG_DEBUG_INFO_BTF, as Debian's are");
     }
     POSTERN_TRY(check_lsm());
-    POSTERN_TRY(check_preemption(read_preemption()));
     struct statfs where {};
     if (::statfs(bpffs.c_str(), &where) != 0 || where.f_type != BPF_FS_MAGIC) {
         return fail("the guard: {} is not a bpffs; mount -t bpf bpf {}", bpffs, bpffs);

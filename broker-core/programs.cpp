@@ -141,7 +141,8 @@ Result<std::string> find_program(const std::string& name, const std::string& fol
         places.size() == 1 ? places[0] : folder + ", examples/ and libexec/postern/ beside postern, or PATH");
 }
 
-Status run_program(const ProgramLine& line, const std::string& folder, const BorrowedFds& fds, std::string* output_text) {
+Status run_program(const ProgramLine& line, const std::string& folder, const BorrowedFds& fds,
+                   std::string* output_text) {
     const std::string context = fmt::format("program {}", line[0]);
     POSTERN_ASSIGN(const std::string file, find_program(line[0], folder));
 

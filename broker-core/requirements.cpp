@@ -105,41 +105,51 @@ MachineFacts read_machine_facts() {
 std::vector<Requirement> check_requirements(const MachineFacts& facts) {
     std::vector<Requirement> list;
     const auto add = [&](std::string id, std::string name, bool met, std::string found, std::string mend) {
-        list.push_back({std::move(id), std::move(name), met, false, std::move(found), met ? "" : std::move(mend)});
+        list.push_back(
+            {std::move(id), std::move(name), met, false, std::move(found), met ? "" : std::move(mend)});
     };
-    const auto add_optional = [&](std::string id, std::string name, bool met, std::string found, std::string mend) {
+    const auto add_optional = [&](std::string id, std::string name, bool met, std::string found,
+                                  std::string mend) {
         add(std::move(id), std::move(name), met, std::move(found), std::move(mend));
         list.back().optional = true;
     };
     const bool new_enough = facts.kernel_major > 6 || (facts.kernel_major == 6 && facts.kernel_minor >= 1);
     add("kernel", "Linux 6.1 or later", new_enough, facts.kernel_release, "boot a kernel of 6.1 or later");
-    add("root", "rights to own a device and load the guard", facts.root, facts.root ? "root" : "not root", "run postern with sudo");
-    add("iommu", "an active IOMMU", facts.iommu_groups > 0, fmt::format("{} IOMMU groups", facts.iommu_groups),
+    add("root", "rights to own a device and load the guard", facts.root, facts.root ? "root" : "not root",
+        "run postern with sudo");
+    add("iommu", "an active IOMMU", facts.iommu_groups > 0,
+        fmt::format("{} IOMMU groups", facts.iommu_groups),
         "switch VT-d or AMD-Vi on in the firmware and boot with intel_iommu=on or iommu=on");
-    add("vfio", "VFIO", facts.vfio_node, facts.vfio_node ? "/dev/vfio/vfio" : "no /dev/vfio/vfio", "modprobe vfio-pci");
+    add("vfio", "VFIO", facts.vfio_node, facts.vfio_node ? "/dev/vfio/vfio" : "no /dev/vfio/vfio",
+        "modprobe vfio-pci");
     add("vfio-pci", "the vfio-pci driver", facts.vfio_pci,
-        facts.vfio_pci ? fmt::format("loaded, {} devices bound", facts.vfio_devices) : "not loaded", "modprobe vfio-pci");
+        facts.vfio_pci ? fmt::format("loaded, {} devices bound", facts.vfio_devices) : "not loaded",
+        "modprobe vfio-pci");
     add("btf", "BTF of the kernel", facts.btf, facts.btf ? "/sys/kernel/btf/vmlinux" : "none",
         "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian's are)");
     add("bpf-lsm", "\"bpf\" among the active LSMs", lists_bpf(facts.lsm),
         facts.security_fs ? facts.lsm : "no /sys/kernel/security/lsm",
         facts.security_fs ? fmt::format("boot with lsm={},bpf", facts.lsm)
                           : "mount it: mount -t securityfs securityfs /sys/kernel/security");
-    add("bpffs", "a bpffs to pin the guard in", facts.bpf_fs, facts.bpf_fs ? "/sys/fs/bpf" : "none at /sys/fs/bpf",
-        "mount -t bpf bpf /sys/fs/bpf");
+    add("bpffs", "a bpffs to pin the guard in", facts.bpf_fs,
+        facts.bpf_fs ? "/sys/fs/bpf" : "none at /sys/fs/bpf", "mount -t bpf bpf /sys/fs/bpf");
     add("guard", "the guard loads", facts.guard_tried && facts.guard_error.empty(),
-        !facts.guard_tried ? "not tried: see the lines above" : facts.guard_error.empty() ? "loaded and let go" : facts.guard_error,
+        !facts.guard_tried          ? "not tried: see the lines above"
+        : facts.guard_error.empty() ? "loaded and let go"
+                                    : facts.guard_error,
         "mend what stands above; then read the error");
     add("cgroup2", "cgroup v2", facts.cgroup2, facts.cgroup2 ? "mounted" : "not mounted",
         "mount -t cgroup2 cgroup2 /sys/fs/cgroup");
-    add("user-namespaces", "user namespaces", facts.user_namespaces, facts.user_namespaces ? "can be made" : "refused",
+    add("user-namespaces", "user namespaces", facts.user_namespaces,
+        facts.user_namespaces ? "can be made" : "refused",
         "sysctl user.max_user_namespaces=10000; on Debian also kernel.unprivileged_userns_clone=1; on Ubuntu "
         "kernel.apparmor_restrict_unprivileged_userns=0");
-    add_optional("dmabuf", "dma-bufs of BAR windows", facts.dmabuf_export,
-                 facts.dmabuf_export ? "vfio-pci exports them" : "not seen (Linux 6.19 or later, module loaded)",
-                 "nothing breaks: clients map windows through the guarded fd; boot a newer kernel for dma-bufs");
-    add_optional("mseal", "mseal(2), for argument rules", facts.mseal, facts.mseal ? "there" : "not there (Linux 6.10 or later)",
-                 "boot a kernel of 6.10 or later");
+    add_optional(
+        "dmabuf", "dma-bufs of BAR windows", facts.dmabuf_export,
+        facts.dmabuf_export ? "vfio-pci exports them" : "not seen (Linux 6.19 or later, module loaded)",
+        "nothing breaks: clients map windows through the guarded fd; boot a newer kernel for dma-bufs");
+    add_optional("mseal", "mseal(2), for argument rules", facts.mseal,
+                 facts.mseal ? "there" : "not there (Linux 6.10 or later)", "boot a kernel of 6.10 or later");
     return list;
 }
 

@@ -16,14 +16,14 @@ struct MachineFacts {
     int kernel_minor = 0;
     std::string kernel_release;
     unsigned iommu_groups = 0;
-    bool vfio_node = false;          ///< /dev/vfio/vfio
-    bool vfio_pci = false;           ///< the driver is registered
-    unsigned vfio_devices = 0;       ///< bound to it
-    bool btf = false;                ///< /sys/kernel/btf/vmlinux
-    bool security_fs = false;        ///< the LSM list could be read
-    std::string lsm;                 ///< /sys/kernel/security/lsm
-    bool bpf_fs = false;             ///< /sys/fs/bpf is a bpffs
-    std::string guard_error;         ///< why the guard cannot be loaded; empty: it can, or was not tried
+    bool vfio_node = false;     ///< /dev/vfio/vfio
+    bool vfio_pci = false;      ///< the driver is registered
+    unsigned vfio_devices = 0;  ///< bound to it
+    bool btf = false;           ///< /sys/kernel/btf/vmlinux
+    bool security_fs = false;   ///< the LSM list could be read
+    std::string lsm;            ///< /sys/kernel/security/lsm
+    bool bpf_fs = false;        ///< /sys/fs/bpf is a bpffs
+    std::string guard_error;    ///< why the guard cannot be loaded; empty: it can, or was not tried
     bool guard_tried = false;
     bool cgroup2 = false;
     bool user_namespaces = false;
@@ -33,7 +33,7 @@ struct MachineFacts {
 
 /// One line of `postern check`.
 struct Requirement {
-    std::string id;     ///< stable, for --json
+    std::string id;  ///< stable, for --json
     std::string name;
     bool met = false;
     bool optional = false;

@@ -17,7 +17,8 @@ Status make_runtime_dir() {
         return fail_errno(error, "cannot look at {}", kRuntimeDir);
     }
     if (!S_ISDIR(found.st_mode) || found.st_uid != ::geteuid() || (found.st_mode & 022) != 0) {
-        return fail("{} is not a folder that only its owner, uid {}, may write; remove it", kRuntimeDir, ::geteuid());
+        return fail("{} is not a folder that only its owner, uid {}, may write; remove it", kRuntimeDir,
+                    ::geteuid());
     }
     return {};
 }

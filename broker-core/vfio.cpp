@@ -296,7 +296,8 @@ Status disable_irqs(int device, uint32_t index) {
     set.argsz = sizeof set;
     set.flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
     set.index = index;
-    if (::ioctl(device, VFIO_DEVICE_SET_IRQS, &set) != 0) {
+    // EINVAL: they are off already; a teardown program may have seen to it.
+    if (::ioctl(device, VFIO_DEVICE_SET_IRQS, &set) != 0 && errno != EINVAL) {
         const int error = errno;
         return fail_errno(error, "VFIO_DEVICE_SET_IRQS to take irq index {} away", index);
     }

@@ -17,8 +17,8 @@ namespace postern {
 /// error. Sources: Documentation/admin-guide/cgroup-v2.rst, cgroups(7).
 class Cgroup {
   public:
-    /// `grant` begins with the launcher's pid ("812-0"), by which a later launch tells what a killed one left.
-    /// `limits`: file → value, e.g. {"memory.max", "268435456"}, {"pids.max", "64"}, {"cpu.max", "50000
+    /// `grant` begins with the launcher's pid ("812-0"), by which a later launch tells what a killed one
+    /// left. `limits`: file → value, e.g. {"memory.max", "268435456"}, {"pids.max", "64"}, {"cpu.max", "50000
     /// 100000"}. Enables the controllers they need in the parent. Error: no v2 hierarchy, no right to it, a
     /// controller that is not there or cannot be enabled; nothing is left behind.
     static Result<Cgroup> create(std::string_view grant,

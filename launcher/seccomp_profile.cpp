@@ -6,10 +6,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
+#include <charconv>
 #include <cstring>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -177,16 +178,32 @@ Result<SeccompArgument> read_argument(const json& object, const std::string& pat
                 path, op);
 }
 
-/// "4.8" ≤ this kernel's version.
-Result<bool> kernel_is_at_least(const std::string& version, const std::string& path,
-                                const SeccompConditions& conditions) {
+struct KernelVersion {
     unsigned major = 0;
     unsigned minor = 0;
-    char rest = 0;
-    if (std::sscanf(version.c_str(), "%u.%u%c", &major, &minor, &rest) != 2) {
-        return fail("{}: \"{}\" is not a kernel version such as 4.8", path, version);
-    }
-    return std::pair(conditions.kernel_major, conditions.kernel_minor) >= std::pair(major, minor);
+    std::string_view rest;  ///< what follows
+};
+
+/// "6.12.3-amd64" → 6, 12, ".3-amd64".
+std::optional<KernelVersion> read_version(std::string_view text) {
+    KernelVersion version;
+    const char* end = text.data() + text.size();
+    const auto [dot, major_error] = std::from_chars(text.data(), end, version.major);
+    if (major_error != std::errc{} || dot == end || *dot != '.') return std::nullopt;
+    const auto [after, minor_error] = std::from_chars(dot + 1, end, version.minor);
+    if (minor_error != std::errc{}) return std::nullopt;
+    version.rest = std::string_view(after, static_cast<std::size_t>(end - after));
+    return version;
+}
+
+/// "4.8" ≤ this kernel's version.
+Result<bool> kernel_is_at_least(const std::string& text, const std::string& path,
+                                const SeccompConditions& conditions) {
+    const auto version = read_version(text);
+    if (!version || !version->rest.empty())
+        return fail("{}: \"{}\" is not a kernel version such as 4.8", path, text);
+    return std::pair(conditions.kernel_major, conditions.kernel_minor) >=
+           std::pair(version->major, version->minor);
 }
 
 /// docker: a rule is in when all its `includes` hold and none of its `excludes`. Capabilities of includes
@@ -302,8 +319,11 @@ SeccompConditions seccomp_conditions(const std::vector<unsigned>& capabilities) 
     for (const unsigned capability : capabilities)
         conditions.capabilities.push_back(capability_name(capability));
     utsname name = {};
-    if (::uname(&name) == 0)
-        std::sscanf(name.release, "%u.%u", &conditions.kernel_major, &conditions.kernel_minor);
+    if (::uname(&name) != 0) return conditions;
+    if (const auto version = read_version(name.release)) {
+        conditions.kernel_major = version->major;
+        conditions.kernel_minor = version->minor;
+    }
     return conditions;
 }
 

@@ -143,8 +143,15 @@ Result<Supervisor::Ended> Supervisor::wait_any() {
         }
         // Signals before ends: one that came first is still passed on to clients that live.
         if (polled[slots_.size()].revents != 0) forward_signals();
-        for (std::size_t i = 0; i < watches_.size(); ++i) {
-            if (polled[slots_.size() + 1 + i].revents != 0) watches_[i].ready();
+        for (std::size_t i = watches_.size(); i-- > 0;) {
+            const short events = polled[slots_.size() + 1 + i].revents;
+            if (events == 0) continue;
+            if ((events & POLLIN) != 0) {
+                watches_[i].ready();
+            } else {
+                // Hung up: it would be ready for ever, with nothing to read.
+                watches_.erase(watches_.begin() + static_cast<std::ptrdiff_t>(i));
+            }
         }
         for (std::size_t i = 0; i < slots_.size(); ++i) {
             if (polled[i].revents == 0) continue;

@@ -40,6 +40,7 @@ class Supervisor {
     [[nodiscard]] RunningClient* client(std::size_t number);
 
     /// Calls `ready` from wait_any() whenever `fd` (borrowed) is readable, e.g. a ring buffer with denials.
+    /// One that has hung up is dropped.
     void watch(int fd, std::function<void()> ready);
 
     /// Waits until a client ends. `running()` must not be 0. Error: poll(2) failed, which it does not.

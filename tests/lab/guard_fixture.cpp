@@ -64,9 +64,13 @@ void TestCgroup::move_below(pid_t pid) const {
     EXPECT_TRUE(ok(write_file(path_ + "/below/cgroup.procs", std::to_string(pid))));
 }
 
-std::string pins() { return fmt::format("/sys/fs/bpf/postern/abi-{}", POSTERN_GUARD_ABI); }
+std::string pins() {
+    return fmt::format("/sys/fs/bpf/postern/abi-{}", POSTERN_GUARD_ABI);
+}
 
-bool attached() { return ::access((pins() + "/link_on_free").c_str(), F_OK) == 0; }
+bool attached() {
+    return ::access((pins() + "/link_on_free").c_str(), F_OK) == 0;
+}
 
 size_t registered_files() {
     const UniqueFd map(::bpf_obj_get((pins() + "/map_files").c_str()));
@@ -86,7 +90,8 @@ uint64_t skipped_runs() {
         const UniqueFd program(::bpf_obj_get((pins() + "/prog_" + hook.program).c_str()));
         bpf_prog_info info{};
         uint32_t size = sizeof info;
-        if (program && ::bpf_obj_get_info_by_fd(program.get(), &info, &size) == 0) sum += info.recursion_misses;
+        if (program && ::bpf_obj_get_info_by_fd(program.get(), &info, &size) == 0)
+            sum += info.recursion_misses;
     }
     return sum;
 }
@@ -127,10 +132,29 @@ int receive_fd(int socket) {
     message.msg_controllen = sizeof control;
     if (::recvmsg(socket, &message, 0) != 1) return -1;
     const cmsghdr* header = CMSG_FIRSTHDR(&message);
-    if (header == nullptr || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof(int))) return -1;
+    if (header == nullptr || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof(int)))
+        return -1;
     int fd = -1;
     std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
     return fd;
+}
+
+namespace {
+std::optional<Guard> suite_use;
+}  // namespace
+
+void GuardTest::SetUpTestSuite() {
+    auto guard = Guard::acquire();
+    ASSERT_TRUE(ok(guard));
+    suite_use.emplace(std::move(*guard));
+}
+
+void GuardTest::TearDownTestSuite() {
+    if (suite_use) {
+        EXPECT_TRUE(ok(suite_use->release()));
+    }
+    suite_use.reset();
+    EXPECT_FALSE(attached());
 }
 
 void GuardTest::SetUp() {
@@ -149,7 +173,7 @@ void GuardTest::TearDown() {
     EXPECT_TRUE(eventually([] { return registered_files() == 0; }));
     EXPECT_EQ(0U, skipped_runs());
     EXPECT_TRUE(ok(guard_->release()));
-    EXPECT_FALSE(attached());
+    guard_.reset();
     sandbox_.reset();
 }
 
@@ -167,8 +191,8 @@ FilePolicy GuardTest::policy() const {
     FilePolicy policy;
     policy.grant = fmt::format("test-{}", ::getpid());
     policy.ioctls = {FIONREAD};
-    policy.windows = {window(0x2000, 0x2000, "rw", "m"), window(0x5000, 0x1000, "r", "m"),
-                      window(0x7010, 0x20, "rw", "p"),   window(0x9000, 0x1000, "w", "m"),
+    policy.windows = {window(0x2000, 0x2000, "rw", "m"),  window(0x5000, 0x1000, "r", "m"),
+                      window(0x7010, 0x20, "rw", "p"),    window(0x9000, 0x1000, "w", "m"),
                       window(0xa000, 0x1000, "rw", "mp"), window(0xc010, 0x10, "r", "p")};
     policy.forward = Forward::Sandbox;
     policy.sandbox_cgroup_id = sandbox_->id();

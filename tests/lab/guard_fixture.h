@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the tests of the guard in a real kernel share. They run as root in the lab's guest: BPF LSM and cgroup v2.
+// What the tests of the guard in a real kernel share. They run as root in the lab's guest: BPF LSM and cgroup
+// v2.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -35,8 +36,8 @@ testing::AssertionResult ok(const Result<T>& result) {
     return testing::AssertionFailure() << result.error().message;
 }
 
-/// Runs `body` in a forked child and returns what it returned (0–255 or so), kWrong + signal if it was killed.
-/// `setup` runs in the parent between fork and the child's start, with the child's pid.
+/// Runs `body` in a forked child and returns what it returned (0–255 or so), kWrong + signal if it was
+/// killed. `setup` runs in the parent between fork and the child's start, with the child's pid.
 int in_child(const std::function<int()>& body, const std::function<void(pid_t)>& setup = nullptr);
 
 /// A second struct file of the same inode, opened through /proc.
@@ -84,6 +85,9 @@ int receive_fd(int socket);
 /// and the ioctl FIONREAD.
 class GuardTest : public testing::Test {
   protected:
+    /// A use of the guard as long as the suite runs: attaching and detaching takes a second under emulation.
+    static void SetUpTestSuite();
+    static void TearDownTestSuite();
     void SetUp() override;
     void TearDown() override;
 

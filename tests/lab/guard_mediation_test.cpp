@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Row by row of the mediation table of the guard's design: what is refused, and next to it the same thing allowed, so
-// that a refusal means something.
+// Row by row of the mediation table of the guard's design: what is refused, and next to it the same thing
+// allowed, so that a refusal means something.
 
 #include <fcntl.h>
 #include <linux/aio_abi.h>
@@ -43,7 +43,8 @@ TEST_F(GuardTest, IoctlThroughThe32BitDoor) {
     ASSERT_NE(nullptr, low);
     const auto pointer = reinterpret_cast<unsigned long>(low);
     const auto ioctl32 = [&](int file) {
-        return outcome([&] { return hostile::call32(54, static_cast<unsigned long>(file), FIONREAD, pointer); });
+        return outcome(
+            [&] { return hostile::call32(54, static_cast<unsigned long>(file), FIONREAD, pointer); });
     };
     EXPECT_EQ(0, ioctl32(owner()));  // the door is there
     EXPECT_EQ(EPERM, ioctl32(fd()));
@@ -147,7 +148,8 @@ TEST_F(GuardTest, Mprotect) {
 
 TEST_F(GuardTest, MprotectOverSeveralMappings) {
     // A window that may be written right before one that may not: the second must stop the call.
-    char* space = static_cast<char*>(::mmap(nullptr, 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    char* space =
+        static_cast<char*>(::mmap(nullptr, 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     ASSERT_NE(MAP_FAILED, space);
     ASSERT_EQ(space, ::mmap(space, kPage, PROT_READ, MAP_SHARED | MAP_FIXED, fd(), 0x2000));
     ASSERT_EQ(space + kPage, ::mmap(space + kPage, kPage, PROT_READ, MAP_SHARED | MAP_FIXED, fd(), 0x5000));
@@ -161,7 +163,9 @@ TEST_F(GuardTest, MprotectOverSeveralMappings) {
 
 TEST_F(GuardTest, PreadAndPwriteInsideOneWindow) {
     char data[64] = {};
-    const auto read_at = [&](off_t at, size_t count) { return outcome([&] { return ::pread(fd(), data, count, at); }); };
+    const auto read_at = [&](off_t at, size_t count) {
+        return outcome([&] { return ::pread(fd(), data, count, at); });
+    };
     const auto write_at = [&](off_t at, size_t count) {
         return outcome([&] { return ::pwrite(fd(), data, count, at); });
     };
@@ -303,7 +307,7 @@ TEST_F(GuardTest, IoUring) {
     };
     for (const uint8_t opcode : {IORING_OP_READ, IORING_OP_WRITE}) {
         for (const uint32_t setup : {0U, static_cast<uint32_t>(IORING_SETUP_SQPOLL)}) {
-            for (const uint8_t flags : {0, 1 << IOSQE_ASYNC_BIT}) {
+            for (const uint8_t flags : {uint8_t{0}, uint8_t{IOSQE_ASYNC}}) {
                 EXPECT_EQ(0, transfer(owner(), opcode, setup, flags)) << int{opcode} << setup << int{flags};
                 EXPECT_EQ(EPERM, transfer(fd(), opcode, setup, flags)) << int{opcode} << setup << int{flags};
             }
@@ -341,14 +345,15 @@ TEST_F(GuardTest, Proof) {
     // A file that is not guarded, and one whose owner's file is guarded as well.
     const auto unguarded = prove_guard(owner(), owner(), policy());
     ASSERT_FALSE(unguarded);
-    EXPECT_EQ(0U, unguarded.error().message.find("the guard cannot be proved: an unknown ioctl")) << unguarded.error().message;
+    EXPECT_EQ(0U, unguarded.error().message.find("the guard cannot be proved: an unknown ioctl"))
+        << unguarded.error().message;
     EXPECT_FALSE(prove_guard(fd(), fd(), policy()));
     // A policy that promises what the registered one refuses.
     FilePolicy wider = policy();
     wider.windows[0].length = 0x4000;
     EXPECT_FALSE(prove_guard(fd(), owner(), wider));
     wider.windows = {};
-    wider.ioctls = {0x3b6b};
+    wider.ioctls = {0x1234};
     EXPECT_TRUE(ok(prove_guard(fd(), owner(), wider)));
     wider.ioctls = {static_cast<uint32_t>(_IO(';', 107))};  // VFIO_DEVICE_GET_INFO
     EXPECT_FALSE(prove_guard(fd(), owner(), wider));

@@ -13,7 +13,6 @@
 #include <random>
 
 #include "broker-core/guard_policy.h"
-#include "broker-core/guard_support.h"
 
 namespace postern {
 namespace {
@@ -516,32 +515,6 @@ TEST(EncodePolicy, RefusesWhatDoesNotFit) {
     EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.cgroup_level = 0; }));
     EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.cgroup_level = 32; }));
     EXPECT_EQ("accepted", changed([](FilePolicy& policy) { policy.cgroup_level = 31; }));
-}
-
-// ---- preemption
-// --------------------------------------------------------------------------------------------------
-
-TEST(CheckPreemption, OldKernelsOnlyWithoutIt) {
-    const auto accepted = [](int minor, const char* version, const char* debugfs, const char* cmdline,
-                             const char* config) {
-        return check_preemption({6, minor, version, debugfs, cmdline, config}).has_value();
-    };
-    constexpr const char* kDynamic = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.0-1";
-    EXPECT_TRUE(accepted(1, kDynamic, "none (voluntary) full \n", "", ""));
-    EXPECT_TRUE(accepted(1, kDynamic, "(none) voluntary full \n", "", ""));
-    EXPECT_FALSE(accepted(1, kDynamic, "none voluntary (full) \n", "", "\nCONFIG_PREEMPT_VOLUNTARY=y\n"));
-    EXPECT_TRUE(accepted(1, kDynamic, "", "quiet preempt=voluntary\n", ""));
-    EXPECT_FALSE(
-        accepted(1, kDynamic, "", "preempt=voluntary preempt=full\n", "\nCONFIG_PREEMPT_VOLUNTARY=y\n"));
-    EXPECT_TRUE(accepted(1, kDynamic, "", "quiet\n", "#\nCONFIG_PREEMPT_VOLUNTARY=y\n"));
-    EXPECT_FALSE(accepted(1, kDynamic, "", "quiet\n", "#\nCONFIG_PREEMPT=y\n"));
-    EXPECT_FALSE(accepted(1, kDynamic, "", "quiet\n", ""));  // unknown
-    EXPECT_FALSE(accepted(1, "#1 SMP PREEMPT Debian", "", "", ""));
-    EXPECT_FALSE(accepted(1, "#1 SMP PREEMPT_RT Debian", "", "", ""));
-    EXPECT_TRUE(accepted(1, "#1 SMP Debian", "", "", ""));
-    EXPECT_TRUE(accepted(2, kDynamic, "none voluntary (full) \n", "", ""));
-    EXPECT_FALSE(check_preemption({5, 19, kDynamic, "none voluntary (full) \n", "", ""}).has_value());
-    EXPECT_TRUE(check_preemption({7, 0, kDynamic, "none voluntary (full) \n", "", ""}).has_value());
 }
 
 }  // namespace

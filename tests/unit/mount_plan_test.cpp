@@ -76,7 +76,8 @@ TEST(MountPlan, OptionsAreAttributesAndTheLastWins) {
     SandboxSpec spec;
     spec.mounts = {
         {Mount::Type::Bind, "/usr", "/a", {"ro", "rw", "dev", "suid", "noexec", "bind", "optional"}}};
-    const MountStep& step = plan_of(spec).steps.back();
+    const MountPlan plan = plan_of(spec);
+    const MountStep& step = plan.steps.back();
     EXPECT_EQ(step.attributes, static_cast<std::uint64_t>(MOUNT_ATTR_NOEXEC));
     EXPECT_FALSE(step.recursive);
     EXPECT_TRUE(step.optional_source);
