@@ -106,8 +106,8 @@ struct postern_kinds {
     __u64 filter;
     struct postern_kind kind[POSTERN_MAX_KINDS];
 };
-/* Of the low 32 bits of the address: kernel modules and the kernel proper lie in the top 2 GiB. */
-#define POSTERN_KIND_BIT(f_op_low) (((f_op_low) >> 6 ^ (f_op_low) >> 12) & 63)
+/* Of the low 32 bits of the address; a struct file_operations is larger than 256 bytes. */
+#define POSTERN_KIND_BIT(f_op_low) ((f_op_low) >> 8 & 63)
 
 #ifdef __cplusplus
 #define POSTERN_ASSERT_SIZE(type, size) static_assert(sizeof(type) == (size), #type)

@@ -109,7 +109,10 @@ Status Guard::release() {
     if (!use_) return {};
     POSTERN_ASSIGN(const GuardLock lock, GuardLock::take());
     // Whatever fails from here on: the use ends, and the next one cleans up.
-    const ScopeGuard end_use([this] { use_.reset(); });
+    const ScopeGuard end_use([this] {
+        use_->end();
+        use_.reset();
+    });
     for (const uint64_t id : my_sandboxes_) POSTERN_TRY(pins_.remove_sandbox(id));
     my_sandboxes_.clear();
     POSTERN_ASSIGN(const bool alone, use_->is_only_one());

@@ -33,7 +33,7 @@ int keep_log(libbpf_print_level level, const char* format, va_list args) {
 
 /// The first line, and the verifier's verdict if there is one.
 std::string reason() {
-    const std::string first = libbpf_log.substr(0, libbpf_log.find('\n'));
+    std::string first = libbpf_log.substr(0, libbpf_log.find('\n'));
     const size_t end = libbpf_log.find("\nprocessed ");
     if (end == std::string::npos) return first;
     const size_t begin = libbpf_log.rfind('\n', end - 1);

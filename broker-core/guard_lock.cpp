@@ -51,4 +51,9 @@ Result<bool> GuardUse::is_only_one() {
     return alone;
 }
 
+void GuardUse::end() {
+    (void)::flock(file_.get(), LOCK_UN);
+    file_.reset();
+}
+
 }  // namespace postern

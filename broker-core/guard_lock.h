@@ -28,6 +28,8 @@ class GuardUse {
 
     /// Whether nobody else uses the guard. This use goes on.
     [[nodiscard]] Result<bool> is_only_one();
+    /// Ends it here and now, whoever inherited the file.
+    void end();
 
   private:
     explicit GuardUse(UniqueFd file) : file_(std::move(file)) {}

@@ -41,10 +41,20 @@ Result<UniqueFd> open_pin(const std::string& path) {
     return fd;
 }
 
+/// A bpffs may be writable for everybody; whoever owns the folder could take the guard down.
 Status make_folder(const std::string& path) {
-    if (::mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) return {};
-    const int error = errno;
-    return fail_errno(error, "the guard: cannot make {}", path);
+    if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
+        const int error = errno;
+        return fail_errno(error, "the guard: cannot make {}", path);
+    }
+    struct stat found {};
+    if (::lstat(path.c_str(), &found) != 0) {
+        const int error = errno;
+        return fail_errno(error, "the guard: cannot look at {}", path);
+    }
+    if (S_ISDIR(found.st_mode) && found.st_uid == ::geteuid() && (found.st_mode & 022) == 0) return {};
+    return fail("the guard: {} is not a folder that only its owner, uid {}, may write; remove it", path,
+                ::geteuid());
 }
 
 Status unpin(const std::string& path) {

@@ -130,7 +130,8 @@ Result<std::string> find_program(const std::string& name, const std::string& fol
             places.push_back(program_prefix() + "/libexec/postern/" + name);
             const char* path = std::getenv("PATH");
             std::stringstream folders{std::string(path != nullptr ? path : "")};
-            for (std::string each; std::getline(folders, each, ':');) places.push_back(each + "/" + name);
+            for (std::string each; std::getline(folders, each, ':');)
+                places.push_back(fmt::format("{}/{}", each, name));
         }
     }
     for (const std::string& place : places) {
@@ -160,6 +161,7 @@ Status run_program(const ProgramLine& line, const std::string& folder, const Bor
     environment.push_back(prefix + std::string(kPidRoom, '\0'));
     const auto pointers = [](auto& strings) {
         std::vector<char*> result;
+        result.reserve(strings.size() + 1);
         for (auto& each : strings) result.push_back(const_cast<char*>(each.data()));
         result.push_back(nullptr);
         return result;

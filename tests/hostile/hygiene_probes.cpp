@@ -24,6 +24,8 @@ namespace postern::hostile {
 namespace {
 
 constexpr int kMostFds = 65536;
+/// No call says no here: there is no errno to show.
+constexpr int kAbsent = 0;
 
 bool is_granted(const Target& target, int fd) {
     return std::any_of(target.fds.begin(), target.fds.end(),
@@ -42,7 +44,7 @@ Attempt find_stray_fds(const Target& target) {
         if (fcntl(fd, F_GETFD) < 0 || is_granted(target, fd)) continue;
         return succeeded(fmt::format("fd {}: {}", fd, destination(fd)));
     }
-    return failed(EACCES, "none");
+    return failed(kAbsent, "none");
 }
 
 /// A directory among the standard fds is a way around the root; a file for writing may be one.
@@ -53,7 +55,7 @@ Attempt find_standard_directories(const Target&) {
             return succeeded(fmt::format("fd {}: {}", fd, destination(fd)));
         }
     }
-    return failed(EACCES, "none");
+    return failed(kAbsent, "none");
 }
 
 Attempt find_environment(const Target&) {
@@ -68,19 +70,19 @@ Attempt find_environment(const Target&) {
             return succeeded(std::string(text.substr(0, text.find('='))));
         }
     }
-    return failed(EACCES, "none");
+    return failed(kAbsent, "none");
 }
 
 Attempt find_new_privileges(const Target&) {
     const int set = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0);
-    return set == 1 ? failed(EACCES, "no_new_privs is set") : succeeded("no_new_privs is not set");
+    return set == 1 ? failed(kAbsent, "no_new_privs is set") : succeeded("no_new_privs is not set");
 }
 
 Attempt find_no_filter(const Target&) {
     for (const std::string& line : lines_of("/proc/self/status")) {
         const std::vector<std::string> words = words_of(line);
         if (words.size() != 2 || words[0] != "Seccomp:") continue;
-        return number_of(words[1]) == uint64_t{SECCOMP_MODE_FILTER} ? failed(EACCES, "a filter is set")
+        return number_of(words[1]) == uint64_t{SECCOMP_MODE_FILTER} ? failed(kAbsent, "a filter is set")
                                                                     : succeeded("no filter is set");
     }
     return impossible("/proc/self/status has no Seccomp line");
@@ -95,7 +97,7 @@ Attempt find_capabilities(const Target&) {
         ++sets;
     }
     if (sets == 0) return impossible("/proc/self/status has no capabilities");
-    return failed(EACCES, "every set is empty");
+    return failed(kAbsent, "every set is empty");
 }
 
 Attempt find_groups(const Target&) {
@@ -107,12 +109,12 @@ Attempt find_groups(const Target&) {
     for (int i = 0; i < count; ++i) {
         if (groups[i] != getgid()) return succeeded(fmt::format("group {}", groups[i]));
     }
-    return failed(EACCES, "none");
+    return failed(kAbsent, "none");
 }
 
 Attempt is_root(const Target&) {
     return getuid() == 0 || geteuid() == 0 ? succeeded(fmt::format("user {}", geteuid()))
-                                           : failed(EACCES, fmt::format("user {}", geteuid()));
+                                           : failed(kAbsent, fmt::format("user {}", geteuid()));
 }
 
 /// In a user namespace root may be harmless: the map tells whom it is outside.
@@ -128,7 +130,7 @@ Attempt is_root_outside(const Target&) {
         const uint64_t count = number_of(words[2]).value_or(0);
         if (own >= inside && own - inside < count && outside + (own - inside) == 0) return succeeded(line);
     }
-    return failed(EACCES, "no");
+    return failed(kAbsent, "no");
 }
 
 Attempt see_processes(const Target& target) {
@@ -139,7 +141,7 @@ Attempt see_processes(const Target& target) {
         // Process 1 is the sandbox's own init; the probes of group "processes" try what can be done to it.
         if (process != 1 && process != target.self && process != getpid()) return succeeded(path);
     }
-    return failed(EACCES, "none");
+    return failed(kAbsent, "none");
 }
 
 }  // namespace
@@ -166,7 +168,8 @@ void add_hygiene_probes(Probes& probes) {
                           .group = "hygiene",
                           .what = way.what,
                           .attempt = way.attempt,
-                          .inherent = {EACCES},
+                          .refusals = {kAbsent},
+                          .inherent = {kAbsent},
                           .inherent_why = "as it was started"});
     }
 }

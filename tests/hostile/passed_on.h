@@ -10,7 +10,7 @@ namespace postern::hostile {
 inline constexpr char kPassedOnFlag[] = "--passed-on";
 
 /// What the exec'ed image does: "ioctl" asks the question named `object` of the fd, "mmap" maps the page of
-/// `fd` at byte `object`, "nothing" does that. Returns the exit status for the waiting probe: 0, the errno,
+/// the fd at byte `object`, "nothing" does that. Returns the exit status for the waiting probe: 0, the errno,
 /// or 255.
 [[nodiscard]] int passed_on(const std::string& action, const std::string& fd_text, const std::string& object);
 

@@ -281,6 +281,30 @@ TEST_F(GuardLifeTest, ChildsDestructorDoesNothing) {
     EXPECT_EQ(EPERM, outcome([&] { return ::ioctl(fd(), FIOCLEX); }));
 }
 
+TEST_F(GuardLifeTest, AForkedChildDoesNotProlongAReleasedUse) {
+    int gate[2];
+    ASSERT_EQ(0, ::pipe2(gate, O_CLOEXEC));
+    const pid_t child = ::fork();
+    if (child == 0) {
+        ::close(fd());
+        ::close(gate[1]);
+        char byte = 0;
+        (void)!::read(gate[0], &byte, 1);
+        ::_exit(0);
+    }
+    // It inherited the file as well, and may not have closed it yet.
+    guarded_.reset();
+    EXPECT_TRUE(eventually([] { return registered_files() == 0; }));
+    ASSERT_TRUE(ok(guard_->release()));
+    auto next = Guard::acquire();
+    ASSERT_TRUE(ok(next));
+    ASSERT_TRUE(ok(next->release()));
+    EXPECT_FALSE(attached());
+    ::close(gate[0]);
+    ::close(gate[1]);
+    ::waitpid(child, nullptr, 0);
+}
+
 TEST_F(GuardLifeTest, NothingIsAttachedBetweenUses) {
     guarded_.reset();
     ASSERT_TRUE(ok(guard_->release()));
@@ -378,6 +402,87 @@ TEST_F(GuardLifeTest, AnotherBuildIsReplacedOnlyWhenUnused) {
     ASSERT_TRUE(ok(next));
     EXPECT_EQ(guard_stamp(), stamp());
     guard_.emplace(std::move(*next));
+}
+
+TEST_F(GuardLifeTest, ManyUsersAtOnce) {
+    std::vector<pid_t> children;
+    for (int i = 0; i < 5; i++) {
+        const pid_t child = ::fork();
+        if (child == 0) {
+            for (int round = 0; round < 4; round++) {
+                auto guard = Guard::acquire();
+                if (!guard) ::_exit(1);
+                const UniqueFd owner_file(::memfd_create("many", MFD_CLOEXEC));
+                if (::ftruncate(owner_file.get(), 0x10000) != 0) ::_exit(2);
+                UniqueFd file = reopened(owner_file.get(), O_RDWR);
+                if (!guard->register_file(file.get(), policy())) ::_exit(3);
+                if (!prove_guard(file.get(), owner_file.get(), policy())) ::_exit(4);
+                file.reset();
+                if (!guard->release()) ::_exit(5);
+            }
+            ::_exit(0);
+        }
+        children.push_back(child);
+    }
+    // While they come and go, this use ends and begins as well.
+    guarded_.reset();
+    ASSERT_TRUE(ok(guard_->release()));
+    auto next = Guard::acquire();
+    ASSERT_TRUE(ok(next));
+    guard_.emplace(std::move(*next));
+    make_files(policy());
+    EXPECT_TRUE(ok(prove_guard(fd(), owner(), policy())));
+    for (const pid_t child : children) {
+        int status = 0;
+        ::waitpid(child, &status, 0);
+        EXPECT_EQ(0, status);
+    }
+}
+
+TEST_F(GuardLifeTest, KilledAtAnyMoment) {
+    guarded_.reset();
+    ASSERT_TRUE(ok(guard_->release()));
+    for (int i = 0; i < 16; i++) {
+        if (i % 4 == 3) {
+            // Now and then there is nothing to take over: the next one dies while it loads.
+            ::unlink((pins() + "/map_about").c_str());
+        }
+        const pid_t child = ::fork();
+        if (child == 0) {
+            while (true) {
+                auto guard = Guard::acquire();
+                if (!guard) ::_exit(1);
+                const UniqueFd file(::memfd_create("killed", MFD_CLOEXEC));
+                (void)guard->add_sandbox(12345, 1);
+                (void)guard->register_file(file.get(), policy());
+            }
+        }
+        ::usleep(static_cast<useconds_t>(20000 + 130000 * i));
+        ::kill(child, SIGKILL);
+        int status = 0;
+        ::waitpid(child, &status, 0);
+        EXPECT_TRUE(WIFSIGNALED(status));
+        auto next = Guard::acquire();
+        ASSERT_TRUE(ok(next)) << i;
+        guard_.emplace(std::move(*next));
+        make_files(policy());
+        EXPECT_TRUE(ok(prove_guard(fd(), owner(), policy())));
+        guarded_.reset();
+        EXPECT_TRUE(eventually([] { return registered_files() == 0; }));
+        ASSERT_TRUE(ok(guard_->release()));
+        EXPECT_FALSE(attached());
+    }
+}
+
+TEST_F(GuardLifeTest, AFolderOfSomebodyElseIsRefused) {
+    const std::string folder = std::string(kBpffs) + "/postern";
+    ASSERT_EQ(0, ::chown(folder.c_str(), 65534, 65534));
+    EXPECT_FALSE(Guard::acquire());
+    ASSERT_EQ(0, ::chown(folder.c_str(), 0, 0));
+    ASSERT_EQ(0, ::chmod(folder.c_str(), 0777));
+    EXPECT_FALSE(Guard::acquire());
+    ASSERT_EQ(0, ::chmod(folder.c_str(), 0700));
+    EXPECT_TRUE(ok(Guard::acquire()));
 }
 
 TEST(GuardPlace, NoBpffsIsAnErrorThatSaysSo) {
