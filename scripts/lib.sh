@@ -41,11 +41,11 @@ install_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
 }
 
-# build_tree FOLDER [CMAKE OPTION…]
+# build_tree FOLDER TARGET [CMAKE OPTION…]
 build_tree() {
-    local folder=$1
-    shift
+    local folder=$1 target=$2
+    shift 2
     say "Building in ${folder#"$repository"/} (a first build takes minutes)"
     [ -f "$folder/build.ninja" ] || cmake -S "$repository" -B "$folder" -G Ninja "$@"
-    cmake --build "$folder"
+    cmake --build "$folder" --target "$target"
 }

@@ -24,6 +24,7 @@ BLK = os.environ["LAB_VIRTIO_BLK"]
 BLK2 = os.environ["LAB_VIRTIO_BLK2"]
 EDU = os.environ["LAB_EDU"]
 SHARED_A, SHARED_B = os.environ["LAB_SHARED_A"], os.environ["LAB_SHARED_B"]
+HOSTILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "hostile")
 PINNED = "/sys/fs/bpf/postern"
 
 
@@ -512,27 +513,19 @@ class Hostile(Lab):
         print(result.stdout, file=sys.stderr)
         return result
 
-    def probing_profile(self):
-        """With a read-only window and one for pread, so that their edges can be probed, too."""
-        def change(profile):
-            profile["device"]["windows"] += [
-                {"name": "config", "region": "bar4", "offset": "0x2000", "length": 4096, "access": "r", "methods": ["mmap"], "shared_page": True},
-                {"name": "common", "region": "bar4", "offset": "0x0", "length": 32, "access": "r", "methods": ["pread"], "shared_page": True}]
-        return self.write_profile(change, name="probing")
-
     def test_full_sandbox(self):
         self.assertRan(self.run_hostile())
 
-    def test_full_sandbox_with_more_windows(self):
-        self.assertRan(self.run_hostile(profile=self.probing_profile()))
+    def test_full_sandbox_with_every_kind_of_window(self):
+        self.assertRan(self.run_hostile("--slice", "1", profile=f"{HOSTILE}/every-window.json"))
 
     def test_guard_alone(self):
         """No seccomp: what seccomp would have stopped reaches the guard."""
-        self.assertRan(self.run_hostile("--seccomp-profile", "none", args=("--skip-group", "sandbox"), profile=self.probing_profile()))
+        self.assertRan(self.run_hostile("--slice", "1", args=("--skip-group", "sandbox"), profile=f"{HOSTILE}/guard-alone.json"))
 
     def test_the_control_everything_works_outside(self):
-        result = subprocess.run([f"{BUILD}/tests/bare-launch", BLK, self.probing_profile(), "0", f"{BUILD}/examples/hostile-client",
-                                 "--expect", "allowed"], capture_output=True, text=True, timeout=300)
+        result = subprocess.run([f"{BUILD}/tests/bare-launch", BLK, f"{HOSTILE}/every-window.json", "1",
+                                 f"{BUILD}/examples/hostile-client", "--expect", "allowed"], capture_output=True, text=True, timeout=300)
         print(result.stderr, file=sys.stderr)
         self.assertRan(result)
 

@@ -96,7 +96,7 @@ TEST_F(GuardPassingTest, OutOfTheSandboxBySocket) {
     const UniqueFd ours(pair[0]);
     const UniqueFd theirs(pair[1]);
     for (const auto& [file, received] : {std::pair(fd(), false), std::pair(owner(), true)}) {
-        EXPECT_EQ(0, in_child([&] { return send_fd(theirs.get(), file) == 0 ? 0 : 1; },
+        EXPECT_EQ(0, in_child([&, sent = file] { return send_fd(theirs.get(), sent) == 0 ? 0 : 1; },
                               [&](pid_t pid) { sandbox_->move_here(pid); }));
         const UniqueFd got(receive_fd(ours.get()));
         EXPECT_EQ(received, static_cast<bool>(got));
