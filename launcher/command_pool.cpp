@@ -49,30 +49,30 @@ int run_pool(const LaunchOptions& options, const CommandLine& command) {
     auto broker = LocalBroker::open(*profile, options.device);
     if (!broker) return report(broker.error(), kLaunchFailed);
     options.print_weakenings(*profile);
-    int status = 0;
+    int worst = 0;                      // of the clients
+    int failed = 0;                     // of postern itself, which counts for more
     std::map<size_t, unsigned> slices;  // by the supervisor's number
-    for (unsigned slice = 0; slice < profile->slices; ++slice) {
+    for (unsigned slice = 0; slice < profile->slices && failed == 0; ++slice) {
         auto client = broker->start(slice, *spec);
-        if (!client) {
-            // One client less than asked for is not what was asked for: all or nothing.
-            status = report(client.error().error, client.error().exit_status);
-            break;
+        if (client) {
+            slices[supervisor->add(std::move(*client))] = slice;
+        } else {
+            failed = report(client.error().error, client.error().exit_status);
         }
-        slices[supervisor->add(std::move(*client))] = slice;
     }
-    if (status != 0) {
+    // One client less than asked for is not what was asked for: all or none.
+    if (failed != 0) {
         for (const auto& [number, slice] : slices) supervisor->client(number)->kill();
     }
     while (supervisor->running() > 0) {
         auto ended = supervisor->wait_any();
         if (!ended) return report(ended.error(), kLaunchFailed);
         const unsigned slice = slices.at(ended->client);
-        if (status < kLaunchFailed || status > 127) status = worse(status, slice, ended->exit, options.quiet);
-        if (auto cleaned = broker->end(slice); !cleaned) status = report(cleaned.error(), kLaunchFailed);
+        if (failed == 0) worst = worse(worst, slice, ended->exit, options.quiet);
+        if (auto cleaned = broker->end(slice); !cleaned) failed = report(cleaned.error(), kLaunchFailed);
     }
-    if (auto closed = broker->close(); !closed)
-        status = report(closed.error(), status == 0 ? kLaunchFailed : status);
-    return status;
+    if (auto closed = broker->close(); !closed) failed = report(closed.error(), kLaunchFailed);
+    return failed != 0 ? failed : worst;
 }
 
 }  // namespace
