@@ -52,7 +52,7 @@ void SandboxFlags::add_to(CLI::App& command) {
     // Each flag may stand several times; its words come in multiples of `count`.
     const auto flag = [&](const std::string& name, int count, const std::string& words,
                           const std::string& help,
-                          std::function<Status(SandboxProfile&, const Words&)> change) {
+                          const std::function<Status(SandboxProfile&, const Words&)>& change) {
         command
             .add_option_function<Words>(
                 name,
@@ -76,14 +76,14 @@ void SandboxFlags::add_to(CLI::App& command) {
             ->trigger_on_parse()
             ->group("Sandbox");
     };
-    const auto bind = [](std::string option, bool device) {
+    const auto bind = [](const std::string& option, bool device) {
         return [=](SandboxProfile& sandbox, const Words& words) {
             Words options{option};
             if (device) options.emplace_back("dev");
             return add_mount(sandbox, "bind", words[0], words[1], std::move(options));
         };
     };
-    const auto bare_mount = [](std::string type) {
+    const auto bare_mount = [](const std::string& type) {
         return [=](SandboxProfile& sandbox, const Words& words) {
             return add_mount(sandbox, type, "", words[0], {});
         };

@@ -42,7 +42,7 @@ std::vector<std::string> client_environment(const SandboxProfile& sandbox,
             std::find(sandbox.env_keep.begin(), sandbox.env_keep.end(), name) != sandbox.env_keep.end();
         if (kept && !sandbox.env_set.contains(name)) result.push_back(entry);
     }
-    for (const auto& [name, value] : sandbox.env_set) result.push_back(name + "=" + value);
+    for (const auto& [name, value] : sandbox.env_set) result.push_back(fmt::format("{}={}", name, value));
     return result;
 }
 
@@ -75,7 +75,8 @@ Result<SandboxSpec> sandbox_from_profile(const Profile& profile,
         auto type = mount_type_from_name(entry.type);
         if (!type) return propagate(std::move(type), context(fmt::format("mounts[{}]", i)));
         std::string source = entry.source;
-        if (*type == Mount::Type::Bind && !source.starts_with('/')) source = profile.folder + "/" + source;
+        if (*type == Mount::Type::Bind && !source.starts_with('/'))
+            source = fmt::format("{}/{}", profile.folder, source);
         spec.mounts.push_back({*type, source, entry.target, entry.options});
     }
     for (const std::string& name : sandbox.capabilities) {
