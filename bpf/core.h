@@ -14,14 +14,27 @@ struct file_operations;
 struct files_struct;
 struct io_uring_task;
 
+struct inode;
+
 struct file {
     const struct file_operations* f_op;
+    struct inode* f_inode;
+};
+
+/* The memory behind a memfd. Only offsets into it are used. */
+struct inode {
+    unsigned int i_flags;
+};
+struct shmem_inode_info {
+    unsigned int seals;
+    struct inode vfs_inode;
 };
 
 struct vm_area_struct {
     unsigned long vm_start;
     unsigned long vm_end;
     unsigned long vm_pgoff;
+    unsigned long vm_flags;
     struct file* vm_file;
 };
 
@@ -32,6 +45,8 @@ struct thread_info {
 struct task_struct {
     struct thread_info thread_info;
     unsigned int flags;
+    int pid;
+    int tgid;
     struct files_struct* files;
     struct io_uring_task* io_uring;
 };
@@ -66,7 +81,19 @@ struct bpf_iter__task_file {
 /* arch/x86/include/asm/thread_info.h: the system call in progress was entered in 32-bit mode. */
 #define TS_COMPAT 0x0002u
 
+/* include/linux/mm.h */
+#define VM_WRITE 0x00000002ul
+#define VM_SHARED 0x00000008ul
+#define VM_MAYWRITE 0x00000020ul
+/* include/uapi/linux/fcntl.h */
+#define F_SEAL_SHRINK 0x0002u
+#define F_SEAL_WRITE 0x0008u
+
 #define EPERM 1
+#define EAGAIN 11
+#define EBUSY 16
+#define EINVAL 22
 #define ENOSPC 28
+#define EALREADY 114
 
 #endif

@@ -29,6 +29,13 @@ enum postern_verdict {
     POSTERN_DENY_RECEIVER = -8,
     POSTERN_DENY_MASK = -9, /* access that is not exactly a read or a write */
     POSTERN_DENY_HOOK = -10,
+    POSTERN_DENY_REVOKED = -11,
+    POSTERN_DENY_UNSEALED = -12, /* an argument block that somebody could still change */
+    POSTERN_DENY_ARGUMENT = -13, /* an argument block that fits no alternative of its rules */
+    POSTERN_DENY_STRAY = -14,    /* a file that is not registered, of a kind or inode that has to be */
+    POSTERN_TRY_AGAIN = -15,     /* the block could not be looked at just now: EAGAIN, and no refusal */
+    POSTERN_RESTRICTED = -16,    /* a request to narrow the policy, granted: EALREADY */
+    POSTERN_BAD_RESTRICTION = -17, /* one that does not exist: EINVAL */
 };
 
 enum postern_hook {
@@ -77,9 +84,18 @@ struct postern_call {
     __u64 flags;   /* mmap: as the hook got them */
     __u64 vma_pgoff;
     __u64 vma_length;
-    __u32 cmd;  /* ioctl */
-    __u32 mask; /* access */
+    __u32 cmd;    /* ioctl */
+    __u32 mask;   /* access */
+    __u64 arg;    /* ioctl: address of the argument block, or a number */
+    __u64 sealed; /* ioctl: bytes from there on that nobody can change any more; 0: none */
 };
+
+/*
+ * Reads `width` (1 to 8) bytes at `address`, which lie in a sealed block, zero-extended into `value`; other
+ * than 0 if they are not in memory just now. Whoever includes this says how: in the kernel a copy from user
+ * space that does not fault.
+ */
+static __always_inline long postern_fetch(__u64 address, __u32 width, __u64* value);
 
 /*
  * The tests on windows have no branches: a verifier follows each side of a branch through the rest of the
@@ -109,20 +125,20 @@ static __always_inline __u64 postern_inside(__u64 start, __u64 length, __u64 bas
 }
 
 /* 1 if the window is not empty and its last byte is within the offset space. */
-static __always_inline __u64 postern_is_sane(const struct postern_window* window) {
+static __always_inline __u64 postern_is_sane(const struct postern_range* window) {
     return postern_nonzero(window->length) &
            (postern_less(window->offset + window->length - 1, window->offset) ^ 1);
 }
 
 /* Size of a sane window rounded out to pages. 0, in which nothing lies, if that is all of 2^64. */
-static __always_inline __u64 postern_rounded_size(const struct postern_window* window) {
+static __always_inline __u64 postern_rounded_size(const struct postern_range* window) {
     const __u64 mask = POSTERN_PAGE_SIZE - 1;
     const __u64 last = window->offset + window->length - 1;
     return (last | mask) - (window->offset & ~mask) + 1;
 }
 
 /* 1 if the window has all of the access and method bits in `needed`. */
-static __always_inline __u64 postern_offers(const struct postern_window* window, __u32 needed) {
+static __always_inline __u64 postern_offers(const struct postern_range* window, __u32 needed) {
     return postern_nonzero(needed & ~window->flags) ^ 1;
 }
 
@@ -137,7 +153,7 @@ static __always_inline int postern_any_window_maps(const struct postern_policy* 
     __u64 found = 0;
     for (__u32 i = 0; i < POSTERN_MAX_WINDOWS; i++) {
         if (i >= policy->n_windows) break;
-        const struct postern_window* window = &policy->windows[i];
+        const struct postern_range* window = &policy->windows[i];
         const __u64 base = by_vma_offset ? window->vma_offset : window->offset & ~(POSTERN_PAGE_SIZE - 1);
         found |= postern_is_sane(window) & postern_offers(window, needed) &
                  postern_inside(start, length, base, postern_rounded_size(window));
@@ -151,7 +167,7 @@ static __always_inline int postern_any_window_reads(const struct postern_policy*
     __u64 found = 0;
     for (__u32 i = 0; i < POSTERN_MAX_WINDOWS; i++) {
         if (i >= policy->n_windows) break;
-        const struct postern_window* window = &policy->windows[i];
+        const struct postern_range* window = &policy->windows[i];
         found |= postern_is_sane(window) & postern_offers(window, needed) &
                  postern_inside(start, length, window->offset, window->length);
     }
@@ -161,17 +177,113 @@ static __always_inline int postern_any_window_reads(const struct postern_policy*
 /*
  * ioctl(2). The command is the hook's own argument. The number is checked all the same: whatever reaches this
  * hook by another way (a 32-bit ioctl, on kernels without a hook of its own for that) is not known.
+ *
+ * Allowed only as far as `rules`, which is left NULL if there are none, allow it: postern_decide_block().
  */
 static __always_inline int postern_decide_ioctl(const struct postern_policy* policy,
-                                                const struct postern_call* call) {
+                                                const struct postern_call* call,
+                                                const struct postern_ioctl** rules) {
+    *rules = 0;
     if (call->task & POSTERN_TASK_COMPAT) return POSTERN_DENY_COMPAT;
     if (call->task & POSTERN_TASK_KERNEL) return POSTERN_DENY_TASK;
     if (call->nr != POSTERN_NR_IOCTL) return POSTERN_DENY_SYSCALL;
     for (__u32 i = 0; i < POSTERN_MAX_IOCTLS; i++) {
         if (i >= policy->n_ioctls) break;
-        if (policy->ioctls[i] == call->cmd) return POSTERN_ALLOW;
+        const struct postern_ioctl* listed = &policy->ioctls[i];
+        if (listed->cmd != call->cmd || listed->flags != 0) continue;
+        *rules = listed->n_rules ? listed : 0;
+        return POSTERN_ALLOW;
     }
     return POSTERN_DENY_COMMAND;
+}
+
+/*
+ * The argument block of an ioctl that has rules: `call->sealed` bytes of it cannot change any more, and what
+ * the kernel will read of it has to lie in them. Its rules are walked without branches, as the windows are.
+ */
+static __always_inline int postern_decide_block(const struct postern_policy* policy,
+                                                const struct postern_ioctl* listed,
+                                                const struct postern_call* call) {
+    const __u32 first = listed->first_rule;
+    const __u32 n_rules = listed->n_rules;
+    __u64 length = listed->block_size;
+    __u64 allowed = 0; /* some alternative, whole, held */
+    __u64 holds = 0;   /* what there was of this alternative did */
+    __u64 chain = 0;   /* some test of this chain did */
+    __u64 ended = 1;   /* the latest test was its chain's last */
+
+    if (listed->size_at != POSTERN_SIZE_FIXED) {
+        __u64 size = 0;
+        if (call->sealed < (__u64)listed->size_at + 4) return POSTERN_DENY_UNSEALED;
+        if (postern_fetch(call->arg + listed->size_at, 4, &size)) return POSTERN_TRY_AGAIN;
+        if (size > length) length = size;
+    }
+    if (length == 0 || call->sealed < length) return POSTERN_DENY_UNSEALED;
+
+    for (__u32 i = 0; i < POSTERN_MAX_RULES; i++) {
+        if (i >= n_rules) break;
+        __u64 at = (__u64)first + i;
+        /* What is compared is what is used: a verifier does not see that two sums are the same. */
+        __asm__("" : "+r"(at));
+        if (at >= POSTERN_MAX_RULES) return POSTERN_DENY_ARGUMENT;
+        const struct postern_rule* rule = &policy->rules[at];
+        const __u32 width = rule->width;
+        __u64 value = 0;
+        if (width < 1 || width > 8 || (__u64)rule->offset + width > length) return POSTERN_DENY_ARGUMENT;
+        if (postern_fetch(call->arg + rule->offset, width, &value)) return POSTERN_TRY_AGAIN;
+
+        const __u64 begins = postern_nonzero(rule->flags & POSTERN_RULE_FIRST);
+        const __u64 goes_on = postern_nonzero(rule->flags & POSTERN_RULE_OR);
+        value &= rule->mask;
+        allowed |= begins & holds & ended;
+        holds |= begins;
+        chain &= begins ^ 1;
+        chain |= (postern_less(value, rule->min) | postern_less(rule->max, value)) ^ 1;
+        holds &= chain | goes_on;
+        chain &= goes_on;
+        ended = goes_on ^ 1;
+    }
+    return allowed | (holds & ended) ? POSTERN_ALLOW : POSTERN_DENY_ARGUMENT;
+}
+
+/*
+ * Narrows the policy as the caller asks: POSTERN_RESTRICTED, or POSTERN_BAD_RESTRICTION with nothing changed.
+ * Bits are only ever taken away or (POSTERN_IOCTL_GONE) put where they forbid, so calls that are decided
+ * meanwhile see more or less of it, and nobody can widen anything.
+ */
+static __always_inline int postern_restrict(struct postern_policy* policy, __u64 request) {
+    const __u32 lost = (__u32)request & POSTERN_WINDOW_KNOWN;
+
+    switch (POSTERN_RESTRICT_OP(request)) {
+        case POSTERN_RESTRICT_IOCTL:
+        case POSTERN_RESTRICT_IOCTLS: {
+            const int all = POSTERN_RESTRICT_OP(request) == POSTERN_RESTRICT_IOCTLS;
+            if (request & (all ? 0x00ffffffffffffffull : 0x00ffffff00000000ull)) return POSTERN_BAD_RESTRICTION;
+            for (__u32 i = 0; i < POSTERN_MAX_IOCTLS; i++) {
+                if (all || policy->ioctls[i].cmd == (__u32)request) policy->ioctls[i].flags = POSTERN_IOCTL_GONE;
+            }
+            return POSTERN_RESTRICTED;
+        }
+        case POSTERN_RESTRICT_WINDOW: {
+            const __u32 at = (__u32)(request >> 8) & 0xff;
+            if (request & 0x00ffffffffff00f0ull) return POSTERN_BAD_RESTRICTION;
+            if (at >= POSTERN_MAX_WINDOWS || at >= policy->n_windows) return POSTERN_BAD_RESTRICTION;
+            __sync_fetch_and_and(&policy->windows[at].flags, ~lost);
+            return POSTERN_RESTRICTED;
+        }
+        case POSTERN_RESTRICT_WINDOWS:
+            if (request & 0x00fffffffffffff0ull) return POSTERN_BAD_RESTRICTION;
+            for (__u32 i = 0; i < POSTERN_MAX_WINDOWS; i++) {
+                __sync_fetch_and_and(&policy->windows[i].flags, ~lost);
+            }
+            return POSTERN_RESTRICTED;
+        case POSTERN_RESTRICT_FORWARD:
+            if (request & 0x00ffffffffffffffull) return POSTERN_BAD_RESTRICTION;
+            policy->forward = POSTERN_FORWARD_NEVER;
+            return POSTERN_RESTRICTED;
+        default:
+            return POSTERN_BAD_RESTRICTION;
+    }
 }
 
 /*
@@ -268,10 +380,14 @@ static __always_inline int postern_decide_receive(const struct postern_policy* p
 /* POSTERN_ALLOW, or the negative reason of the refusal. */
 static __always_inline int postern_decide(const struct postern_policy* policy,
                                           const struct postern_call* call) {
+    if (policy->flags & POSTERN_POLICY_REVOKED) return POSTERN_DENY_REVOKED;
     if (call->task & ~POSTERN_TASK_KNOWN) return POSTERN_DENY_TASK;
     switch (call->hook) {
-        case POSTERN_HOOK_IOCTL:
-            return postern_decide_ioctl(policy, call);
+        case POSTERN_HOOK_IOCTL: {
+            const struct postern_ioctl* rules = 0;
+            const int verdict = postern_decide_ioctl(policy, call, &rules);
+            return rules ? postern_decide_block(policy, rules, call) : verdict;
+        }
         case POSTERN_HOOK_IOCTL_COMPAT:
             return POSTERN_DENY_COMPAT;
         case POSTERN_HOOK_MMAP:

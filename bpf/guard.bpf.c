@@ -2,13 +2,15 @@
 /*
  * The guard: a policy on one struct file for as long as that file lives.
  *
- *   lsm/file_ioctl            commands by list
- *   lsm/file_ioctl_compat     always refused (Linux 6.8, and stable kernels that took it; else file_ioctl
- * sees it) lsm/mmap_file             inside one window, from the saved registers lsm/file_mprotect inside the
- * same window, from the mapping lsm/file_permission       pread64 and pwrite64 inside one window, from the
- * saved registers lsm/file_receive          who may be handed the file lsm/file_free_security    the file is
- * gone, and with it every mapping: forget it iter/task_file            registration: finds the struct file
- * behind an fd of the caller
+ * - lsm/file_ioctl: commands by list, and by rules on an argument block that nobody can change
+ * - lsm/file_ioctl_compat: always refused (Linux 6.8, and stable kernels that took it; else file_ioctl sees it)
+ * - lsm/mmap_file: inside one window, from the saved registers
+ * - lsm/file_mprotect: inside the same window, from the mapping
+ * - lsm/file_permission: pread64 and pwrite64 inside one window, from the saved registers
+ * - lsm/file_receive: who may be handed the file
+ * - lsm/file_free_security: the file is gone, and with it every mapping: forget it
+ * - iter/task_file: registration, finds the struct file behind an fd of the caller
+ * - syscall: revocation
  *
  * What is decided and why stands in decide.h. Here is only where the facts come from.
  *
@@ -65,8 +67,40 @@ struct {
     __type(value, struct postern_about);
 } about SEC(".maps");
 
+/* Files that must not be reached past their registered ones; see POSTERN_POLICY_ONLY_WAY. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(max_entries, POSTERN_MAX_FILES);
+    __type(key, struct postern_only_way);
+    __type(value, __u64);
+} only_ways SEC(".maps");
+
+/* Who hears of refusals: each listener makes its own ring buffer and puts it into its slot. */
+struct ring {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, POSTERN_EVENTS_SIZE);
+};
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+    __uint(max_entries, POSTERN_MAX_LISTENERS);
+    __uint(key_size, sizeof(__u32));
+    __array(values, struct ring);
+} rings SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, POSTERN_MAX_LISTENERS);
+    __type(key, __u32);
+    __type(value, struct postern_listener);
+} listeners SEC(".maps");
+
 /* Written by the iterator alone, one registration at a time; the only global, so it is the whole of .bss. */
-struct postern_kinds kinds;
+struct postern_state state;
+
+static __always_inline long postern_fetch(__u64 address, __u32 width, __u64* value) {
+    return bpf_probe_read_user(value, width, (const void*)address);
+}
 
 /*
  * A pointer as a number: the verifier forbids shifts of a register that it knows as a pointer, and a 32-bit
@@ -79,26 +113,35 @@ static __always_inline __u32 low_bits(const void* pointer) {
 }
 
 static __always_inline int may_be_ours(const struct file_operations* f_op) {
-    return kinds.filter >> POSTERN_KIND_BIT(low_bits(f_op)) & 1;
+    return state.kinds.filter >> POSTERN_KIND_BIT(low_bits(f_op)) & 1;
 }
 
 /* The learned kind of a file, or NULL. */
 static __always_inline const struct postern_kind* kind_of(__u64 f_op) {
 #pragma clang loop unroll(disable)
     for (__u32 i = 0; i < POSTERN_MAX_KINDS; i++) {
-        if (kinds.kind[i].f_op == f_op) return &kinds.kind[i];
+        if (state.kinds.kind[i].f_op == f_op) return &state.kinds.kind[i];
     }
     return NULL;
 }
 
-static __always_inline int in_any_sandbox(void) {
+/*
+ * 0 if the current task may use this file although it is not registered, else the id of the cgroup of the
+ * sandbox because of which it may not.
+ */
+static __always_inline __u64 stray_in(const struct file_operations* f_op, __u64 inode) {
+    const struct postern_kind* kind = kind_of((__u64)f_op);
+    if (!kind) return 0;
 #pragma clang loop unroll(disable)
     for (int level = 1; level <= POSTERN_MAX_CGROUP_LEVEL; level++) {
-        __u64 id = bpf_get_current_ancestor_cgroup_id(level);
+        struct postern_only_way way = {.cgroup = bpf_get_current_ancestor_cgroup_id(level), .inode = inode};
         /* deeper than the task's own cgroup */
-        if (id == 0) break;
-        const __u32* at = bpf_map_lookup_elem(&sandboxes, &id);
-        if (at && *at == (__u32)level) return 1;
+        if (way.cgroup == 0) break;
+        const __u32* at = bpf_map_lookup_elem(&sandboxes, &way.cgroup);
+        if (!at || *at != (__u32)level) continue;
+        if (kind->exclusive) return way.cgroup;
+        const __u64* registered = bpf_map_lookup_elem(&only_ways, &way);
+        if (registered && *registered) return way.cgroup;
     }
     return 0;
 }
@@ -135,20 +178,156 @@ static __always_inline void read_syscall(struct postern_call* call) {
     call->args[5] = regs->r9;
 }
 
-static __always_inline int verdict_on(struct postern_policy* policy, int verdict) {
+/* Is there still room for this one among the refusals that are told in this period? */
+static __always_inline int may_tell(__u64 now, __u64* period, __u32* told, __u32* untold) {
+    const __u64 current = now >> POSTERN_PERIOD_SHIFT;
+    /* Two CPUs at once may tell a few more: no harm. */
+    if (*period != current) {
+        *period = current;
+        *told = 0;
+    }
+    if (*told >= POSTERN_EVENTS_PER_PERIOD) {
+        __sync_fetch_and_add(untold, 1);
+        return 0;
+    }
+    __sync_fetch_and_add(told, 1);
+    return 1;
+}
+
+/* Tells all listeners of a refusal. `policy` is NULL for a file that has none. */
+static __noinline int tell(struct postern_policy* policy, const struct postern_call* call, int verdict,
+                           __u64 sandbox) {
+    const struct task_struct* task = bpf_get_current_task_btf();
+    struct postern_event event = {.time = bpf_ktime_get_boot_ns(), .hook = call->hook, .verdict = verdict};
+
+    if (policy) {
+        if (!may_tell(event.time, &policy->period, &policy->told, &policy->untold)) return 0;
+        event.untold = policy->untold;
+        policy->untold = 0;
+        __builtin_memcpy(event.grant, policy->grant, sizeof(event.grant));
+    } else {
+        if (!may_tell(event.time, &state.stray_period, &state.strays_told, &state.strays_untold)) return 0;
+        event.untold = state.strays_untold;
+        state.strays_untold = 0;
+    }
+    event.sandbox = sandbox;
+    event.pid = (__u32)task->tgid;
+    event.tid = (__u32)task->pid;
+    bpf_get_current_comm(event.comm, sizeof(event.comm));
+    event.cmd = call->cmd;
+    event.nr = call->nr;
+    if (call->hook == POSTERN_HOOK_MMAP) {
+        event.offset = call->args[5];
+        event.length = call->args[1];
+        event.access = call->reqprot | call->prot;
+    } else if (call->hook == POSTERN_HOOK_MPROTECT) {
+        event.offset = call->vma_pgoff * POSTERN_PAGE_SIZE;
+        event.length = call->vma_length;
+        event.access = call->reqprot | call->prot;
+    } else if (call->hook == POSTERN_HOOK_ACCESS) {
+        event.offset = call->args[3];
+        event.length = call->args[2];
+        event.access = call->mask;
+    } else if (call->hook == POSTERN_HOOK_IOCTL && call->arg) {
+        /* For people to read. What was decided was read from where it cannot change. */
+        if (!bpf_probe_read_user(event.block, sizeof(event.block), (const void*)call->arg)) {
+            event.block_length = sizeof(event.block);
+        } else if (!bpf_probe_read_user(event.block, 16, (const void*)call->arg)) {
+            event.block_length = 16;
+        }
+    }
+#pragma clang loop unroll(disable)
+    for (__u32 i = 0; i < POSTERN_MAX_LISTENERS; i++) {
+        const __u32 slot = i;
+        struct postern_listener* listener = bpf_map_lookup_elem(&listeners, &slot);
+        if (!listener || !listener->active) continue;
+        if (listener->sandbox && listener->sandbox != event.sandbox) continue;
+        void* ring = bpf_map_lookup_elem(&rings, &slot);
+        if (!ring) continue;
+        if (bpf_ringbuf_output(ring, &event, sizeof(event), 0)) __sync_fetch_and_add(&listener->lost, 1);
+    }
+    return 0;
+}
+
+/* What the hook returns. Constants: since 6.12 the verifier wants to see that they lie in [-4095, 0]. */
+static __always_inline int verdict_on(struct postern_policy* policy, const struct postern_call* call, int verdict) {
     if (verdict == POSTERN_ALLOW) return 0;
+    if (verdict == POSTERN_TRY_AGAIN) return -EAGAIN;
+    if (verdict == POSTERN_RESTRICTED) return -EALREADY;
+    if (verdict == POSTERN_BAD_RESTRICTION) return -EINVAL;
     __sync_fetch_and_add(&policy->denied, 1);
-    /* A constant: since 6.12 the verifier wants to see that it lies in [-4095, 0]. */
+    tell(policy, call, verdict, policy->sandbox_cgroup);
     return -EPERM;
 }
 
 /*
  * For a file that passed the filter and has no policy. A second file of a guarded device, its group or its
- * container would be a way around the policy, so inside a sandbox such kinds are refused altogether.
+ * container would be a way around the policy, so inside a sandbox such kinds are refused altogether; and so
+ * is, inside its own sandbox, the same inode opened once more.
  */
-static __always_inline int verdict_on_unregistered(const struct file_operations* f_op) {
-    const struct postern_kind* kind = kind_of((__u64)f_op);
-    return kind && kind->exclusive && in_any_sandbox() ? -EPERM : 0;
+static __always_inline int verdict_on_unregistered(const struct file_operations* f_op, __u64 inode,
+                                                   const struct postern_call* call) {
+    const __u64 sandbox = stray_in(f_op, inode);
+    if (!sandbox) return 0;
+    __sync_fetch_and_add(&state.strays_denied, 1);
+    tell(NULL, call, POSTERN_DENY_STRAY, sandbox);
+    return -EPERM;
+}
+
+struct seal_look {
+    __u64 address;
+    __u64 sealed; /* answer: bytes from the address on that cannot change any more */
+};
+
+/*
+ * What makes memory unchangeable: a memfd that can be neither written nor shrunk (cut off and grown again it
+ * would hold zeros), seen through a shared mapping that is not writable and cannot be made so, and that
+ * mseal(2) keeps in its place.
+ */
+static long look_at_seals(struct task_struct* task, struct vm_area_struct* vma, struct seal_look* look) {
+    const unsigned long flags = vma->vm_flags;
+    const unsigned int seals_wanted = F_SEAL_WRITE | F_SEAL_SHRINK;
+    const struct file_operations* f_op = NULL;
+    const struct inode* inode = NULL;
+    unsigned int seals = 0;
+
+    if ((flags & (VM_SHARED | VM_WRITE | VM_MAYWRITE)) != VM_SHARED || !(flags & state.sealed_flag)) return 0;
+    const struct file* file = vma->vm_file;
+    if (!file || bpf_core_read(&f_op, sizeof(f_op), &file->f_op) || (__u64)f_op != state.memfd_f_op) return 0;
+    if (bpf_core_read(&inode, sizeof(inode), &file->f_inode)) return 0;
+    const __u64 info = (__u64)inode - bpf_core_field_offset(struct shmem_inode_info, vfs_inode);
+    if (bpf_probe_read_kernel(&seals, sizeof(seals),
+                              (const void*)(info + bpf_core_field_offset(struct shmem_inode_info, seals)))) {
+        return 0;
+    }
+    if ((seals & seals_wanted) != seals_wanted) return 0;
+    if (look->address < vma->vm_start || look->address >= vma->vm_end) return 0;
+    look->sealed = vma->vm_end - look->address;
+    return 0;
+}
+
+/* POSTERN_ALLOW with call->sealed set, or POSTERN_TRY_AGAIN while the mappings are being changed. */
+static __always_inline int find_seals(struct postern_call* call) {
+    struct seal_look look = {.address = call->arg};
+    /* -ENOENT is an answer too: nothing is mapped there. */
+    if (bpf_find_vma(bpf_get_current_task_btf(), call->arg, look_at_seals, &look, 0) == -EBUSY) {
+        return POSTERN_TRY_AGAIN;
+    }
+    call->sealed = look.sealed;
+    return POSTERN_ALLOW;
+}
+
+static __always_inline int decide_ioctl(struct postern_policy* policy, struct postern_call* call) {
+    const struct postern_ioctl* rules = NULL;
+
+    if (policy->flags & POSTERN_POLICY_REVOKED) return POSTERN_DENY_REVOKED;
+    int verdict = postern_decide_ioctl(policy, call, &rules);
+    if (call->cmd == POSTERN_IOC_RESTRICT && verdict == POSTERN_DENY_COMMAND) {
+        return postern_restrict(policy, call->arg);
+    }
+    if (!rules) return verdict;
+    verdict = find_seals(call);
+    return verdict == POSTERN_ALLOW ? postern_decide_block(policy, rules, call) : verdict;
 }
 
 /* `ret` is what a BPF program before this one said, and its refusal stands. */
@@ -159,11 +338,10 @@ int BPF_PROG(on_ioctl, struct file* file, unsigned int cmd, unsigned long arg, i
 
     const __u64 key = (__u64)file;
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
-    if (!policy) return verdict_on_unregistered(file->f_op);
-
-    struct postern_call call = {.hook = POSTERN_HOOK_IOCTL, .cmd = cmd};
+    struct postern_call call = {.hook = POSTERN_HOOK_IOCTL, .cmd = cmd, .arg = arg};
     read_syscall(&call);
-    return verdict_on(policy, postern_decide_ioctl(policy, &call));
+    if (!policy) return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
+    return verdict_on(policy, &call, decide_ioctl(policy, &call));
 }
 
 SEC("?lsm/file_ioctl_compat")
@@ -173,8 +351,9 @@ int BPF_PROG(on_ioctl_compat, struct file* file, unsigned int cmd, unsigned long
 
     const __u64 key = (__u64)file;
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
-    if (!policy) return verdict_on_unregistered(file->f_op);
-    return verdict_on(policy, POSTERN_DENY_COMPAT);
+    struct postern_call call = {.hook = POSTERN_HOOK_IOCTL_COMPAT, .cmd = cmd, .arg = arg};
+    if (!policy) return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
+    return verdict_on(policy, &call, POSTERN_DENY_COMPAT);
 }
 
 SEC("lsm/mmap_file")
@@ -183,7 +362,7 @@ int BPF_PROG(on_mmap, struct file* file, unsigned long reqprot, unsigned long pr
     if (ret) return -EPERM;
     /*
      * Anonymous mappings come with file == NULL. Kernels before 6.15 do not tell the verifier so: it takes
-     * the pointer for a valid one, drops this test and would let a plain load fault. Hence the read that
+     * the pointer for a valid one, drops this test and would let a plain load fault. Hence the reads that
      * cannot.
      */
     if (!file) return 0;
@@ -192,11 +371,14 @@ int BPF_PROG(on_mmap, struct file* file, unsigned long reqprot, unsigned long pr
 
     const __u64 key = (__u64)file;
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
-    if (!policy) return verdict_on_unregistered(f_op);
-
     struct postern_call call = {.hook = POSTERN_HOOK_MMAP, .reqprot = reqprot, .prot = prot, .flags = flags};
     read_syscall(&call);
-    return verdict_on(policy, postern_decide_mmap(policy, &call));
+    if (!policy) {
+        const struct inode* inode = NULL;
+        bpf_core_read(&inode, sizeof(inode), &file->f_inode);
+        return verdict_on_unregistered(f_op, (__u64)inode, &call);
+    }
+    return verdict_on(policy, &call, postern_decide(policy, &call));
 }
 
 SEC("lsm/file_mprotect")
@@ -207,14 +389,13 @@ int BPF_PROG(on_mprotect, struct vm_area_struct* vma, unsigned long reqprot, uns
 
     const __u64 key = (__u64)file;
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
-    if (!policy) return verdict_on_unregistered(file->f_op);
-
     const struct postern_call call = {.hook = POSTERN_HOOK_MPROTECT,
                                       .reqprot = reqprot,
                                       .prot = prot,
                                       .vma_pgoff = vma->vm_pgoff,
                                       .vma_length = vma->vm_end - vma->vm_start};
-    return verdict_on(policy, postern_decide_mprotect(policy, &call));
+    if (!policy) return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
+    return verdict_on(policy, &call, postern_decide(policy, &call));
 }
 
 SEC("lsm/file_permission")
@@ -224,11 +405,10 @@ int BPF_PROG(on_access, struct file* file, int mask, int ret) {
 
     const __u64 key = (__u64)file;
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
-    if (!policy) return verdict_on_unregistered(file->f_op);
-
     struct postern_call call = {.hook = POSTERN_HOOK_ACCESS, .mask = (__u32)mask};
     read_syscall(&call);
-    return verdict_on(policy, postern_decide_access(policy, &call));
+    if (!policy) return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
+    return verdict_on(policy, &call, postern_decide(policy, &call));
 }
 
 SEC("lsm/file_receive")
@@ -238,21 +418,29 @@ int BPF_PROG(on_receive, struct file* file, int ret) {
 
     const __u64 key = (__u64)file;
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
-    if (!policy) return verdict_on_unregistered(file->f_op);
-
     struct postern_call call = {.hook = POSTERN_HOOK_RECEIVE};
+    if (!policy) return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
+
     const __u32 level = policy->cgroup_level;
     if (policy->sandbox_cgroup && level >= 1 && level <= POSTERN_MAX_CGROUP_LEVEL &&
         bpf_get_current_ancestor_cgroup_id((int)level) == policy->sandbox_cgroup) {
         call.task |= POSTERN_TASK_IN_SANDBOX;
     }
-    return verdict_on(policy, postern_decide_receive(policy, &call));
+    return verdict_on(policy, &call, postern_decide(policy, &call));
 }
 
 SEC("lsm/file_free_security")
 int BPF_PROG(on_free, struct file* file) {
     if (!may_be_ours(file->f_op)) return 0;
     const __u64 key = (__u64)file;
+    const struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
+    if (!policy) return 0;
+    if (policy->flags & POSTERN_POLICY_ONLY_WAY) {
+        const struct postern_only_way way = {.cgroup = policy->sandbox_cgroup, .inode = (__u64)file->f_inode};
+        __u64* registered = bpf_map_lookup_elem(&only_ways, &way);
+        /* Stays at 0 until its sandbox is removed: deleting it here could lose a registration beside it. */
+        if (registered) __sync_fetch_and_add(registered, -1);
+    }
     bpf_map_delete_elem(&files, &key);
     return 0;
 }
@@ -262,15 +450,30 @@ static __always_inline int learn_kind(const struct file_operations* operations, 
     const __u64 f_op = (__u64)operations;
 #pragma clang loop unroll(disable)
     for (__u32 i = 0; i < POSTERN_MAX_KINDS; i++) {
-        struct postern_kind* kind = &kinds.kind[i];
+        struct postern_kind* kind = &state.kinds.kind[i];
         if (kind->f_op && kind->f_op != f_op) continue;
         if (exclusive) kind->exclusive = 1;
         kind->f_op = f_op;
         /* Last: whoever passes the filter finds the rest in place. */
-        __sync_fetch_and_or(&kinds.filter, 1ULL << POSTERN_KIND_BIT(low_bits(operations)));
+        __sync_fetch_and_or(&state.kinds.filter, 1ULL << POSTERN_KIND_BIT(low_bits(operations)));
         return 0;
     }
     return -ENOSPC;
+}
+
+/* One more registered file of this inode. */
+static __always_inline long add_only_way(const struct postern_policy* policy, __u64 inode) {
+    const struct postern_only_way way = {.cgroup = policy->sandbox_cgroup, .inode = inode};
+    const __u64 one = 1;
+    __u64* registered = bpf_map_lookup_elem(&only_ways, &way);
+    if (!registered) return bpf_map_update_elem(&only_ways, &way, &one, BPF_NOEXIST);
+    __sync_fetch_and_add(registered, 1);
+    return 0;
+}
+
+static long look_at_flags(struct task_struct* task, struct vm_area_struct* vma, __u64* flags) {
+    *flags = vma->vm_flags;
+    return 0;
 }
 
 SEC("iter/task_file")
@@ -286,16 +489,49 @@ int on_own_file(struct bpf_iter__task_file* ctx) {
     if (task->files != bpf_get_current_task_btf()->files) return 0;
 
     const __u64 key = (__u64)file;
+    const __u64 inode = (__u64)file->f_inode;
     const int exclusive =
         request->action == POSTERN_PENDING_LEARN || request->policy.flags & POSTERN_POLICY_EXCLUSIVE;
     request->seen++;
     request->file = key;
 
+    if (request->action == POSTERN_PENDING_LOOK) {
+        __u64 flags = 0;
+        const long found = bpf_find_vma(bpf_get_current_task_btf(), request->address, look_at_flags, &flags, 0);
+        request->value = flags;
+        if (found) request->error = (__u32)-found;
+        return 0;
+    }
+    if (request->action == POSTERN_PENDING_SEALING) {
+        state.sealed_flag = request->value;
+        state.memfd_f_op = (__u64)file->f_op;
+        return 0;
+    }
+
     /* The kind before the policy: once the policy is there, so is the way to it. */
     long error = learn_kind(file->f_op, exclusive);
     if (!error && request->action == POSTERN_PENDING_REGISTER) {
         error = bpf_map_update_elem(&files, &key, &request->policy, BPF_NOEXIST);
+        if (!error && request->policy.flags & POSTERN_POLICY_ONLY_WAY) {
+            error = add_only_way(&request->policy, inode);
+            if (error) bpf_map_delete_elem(&files, &key);
+        }
     }
     if (error) request->error = (__u32)-error;
+    return 0;
+}
+
+/* Refuses everything on a file from now on, if it is (still) the grant's. */
+SEC("syscall")
+int on_revoke(struct postern_revocation* request) {
+    const __u64 key = request->file;
+    struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
+    if (!policy) return 0;
+#pragma clang loop unroll(disable)
+    for (int i = 0; i < POSTERN_GRANT_SIZE; i++) {
+        if (policy->grant[i] != request->grant[i]) return 0;
+    }
+    __sync_fetch_and_or(&policy->flags, POSTERN_POLICY_REVOKED);
+    request->done = 1;
     return 0;
 }

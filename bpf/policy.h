@@ -9,10 +9,13 @@
 #include <linux/types.h>
 
 /* Part of the folder's name in bpffs: sets of different ABI stand beside each other. */
-#define POSTERN_GUARD_ABI 1
+#define POSTERN_GUARD_ABI 2
 
 #define POSTERN_GRANT_SIZE 40 /* with the terminating NUL */
+#define POSTERN_DEVICE_SIZE 32
+#define POSTERN_PROFILE_SIZE 48
 #define POSTERN_MAX_IOCTLS 64
+#define POSTERN_MAX_RULES 48
 #define POSTERN_MAX_WINDOWS 32
 #define POSTERN_MAX_FILES 65536
 #define POSTERN_MAX_SANDBOXES 16384
@@ -21,10 +24,53 @@
 /* Deepest cgroup level of a sandbox: how many ancestors are looked at on the rare path. */
 #define POSTERN_MAX_CGROUP_LEVEL 31
 
+/* Who hears of refusals at the same time, and how much each may have unread (bytes, a power of two). */
+#define POSTERN_MAX_LISTENERS 16
+#define POSTERN_EVENTS_SIZE 65536
+/* Refusals of one file that are told in a second or so (2^30 ns); the rest is only counted. */
+#define POSTERN_EVENTS_PER_PERIOD 16
+#define POSTERN_PERIOD_SHIFT 30
+/* How much of an ioctl's argument block a refusal tells. */
+#define POSTERN_EVENT_BLOCK 48
+
 /* A mapping of a file is made of pages of this size on x86-64. */
 #define POSTERN_PAGE_SIZE 4096ULL
 
-/* postern_window.flags: what may be done, and by which way. */
+/*
+ * One test of one field of an ioctl's argument block: min <= (field & mask) <= max. Fields are little endian
+ * and 1 to 8 bytes wide.
+ *
+ * The rules of an ioctl stand in a row, in alternatives: one of them must hold, and it holds when each of its
+ * tests does. Tests of an alternative that hold if one of several ranges does stand in a chain.
+ */
+#define POSTERN_RULE_FIRST 1u /* an alternative begins here */
+#define POSTERN_RULE_OR 2u    /* the next test continues the chain that this one is in */
+struct postern_rule {
+    __u64 mask;
+    __u64 min;
+    __u64 max;
+    __u16 offset; /* bytes from the block's start */
+    __u8 width;   /* bytes */
+    __u8 flags;
+    __u32 pad;
+};
+
+/* postern_ioctl.size_at: the block is always block_size bytes long */
+#define POSTERN_SIZE_FIXED 0xffffu
+/* postern_ioctl.flags: the right to it was given up */
+#define POSTERN_IOCTL_GONE 1u
+
+/* One ioctl that may be called; if it has rules, only with an argument block that lies sealed and fits them. */
+struct postern_ioctl {
+    __u32 cmd;
+    __u32 flags;
+    __u16 first_rule;
+    __u16 n_rules;    /* 0: with any argument */
+    __u16 block_size; /* bytes that the kernel reads at least */
+    __u16 size_at;    /* where in the block a __u32 says how long it is, such as vfio's argsz */
+};
+
+/* postern_range.flags: what may be done, and by which way. */
 #define POSTERN_WINDOW_READ 1u
 #define POSTERN_WINDOW_WRITE 2u
 #define POSTERN_WINDOW_MMAP 4u  /* mmap(2), of the range rounded out to pages */
@@ -32,11 +78,11 @@
 #define POSTERN_WINDOW_KNOWN 15u
 
 /*
- * One range of a file. `offset` and `length` count bytes in the file's offset space as mmap(2) and pread(2)
- * see it. `vma_offset` is vm_pgoff << 12 of a mapping that starts at `offset` rounded down to a page: Linux
- * 6.1's vfio-pci puts the physical page number there, 6.12 and later leave the offset alone.
+ * The window's range of a file. `offset` and `length` count bytes in the file's offset space as mmap(2) and
+ * pread(2) see it. `vma_offset` is vm_pgoff << 12 of a mapping that starts at `offset` rounded down to a
+ * page: Linux 6.1's vfio-pci puts the physical page number there, 6.12 and later leave the offset alone.
  */
-struct postern_window {
+struct postern_range {
     __u64 offset;
     __u64 length;
     __u64 vma_offset;
@@ -52,31 +98,63 @@ struct postern_window {
 /* postern_policy.flags */
 /* Inside every sandbox an unregistered file with the same file_operations is refused everything. */
 #define POSTERN_POLICY_EXCLUSIVE 1u
+/* Inside its own sandbox an unregistered file of the same inode is refused everything: one that was reopened. */
+#define POSTERN_POLICY_ONLY_WAY 2u
+/* Everything is refused, for good. */
+#define POSTERN_POLICY_REVOKED 4u
 
-/* What may be done with one struct file. */
+/*
+ * What may be done with one struct file. User space writes it once, when the file is registered; from then on
+ * it only narrows, in place and field by field.
+ */
 struct postern_policy {
     char grant[POSTERN_GRANT_SIZE];
+    /* Who it is, for people: PCI address or path, profile. NUL-terminated. */
+    char device[POSTERN_DEVICE_SIZE];
+    char profile[POSTERN_PROFILE_SIZE];
+    __u32 slice;
+    __u32 launcher;       /* pid, in the initial pid namespace of the machine or container that postern runs in */
+    __u64 since;          /* CLOCK_BOOTTIME, ns */
     __u64 sandbox_cgroup; /* id of the cgroup v2 folder of the client's sandbox, 0: none */
     __u64 denied;         /* refused calls so far, counted by the guard */
-    __u32 cgroup_level;   /* depth of that folder below the root, whose level is 0 */
+    __u64 period;         /* the latest in which a refusal was told, and how many were */
+    __u32 told;
+    __u32 untold; /* since the last that was */
+    __u32 cgroup_level; /* depth of the sandbox's folder below the root, whose level is 0 */
     __u32 forward;
     __u32 flags;
     __u32 n_ioctls;
     __u32 n_windows;
     __u32 pad;
-    __u32 ioctls[POSTERN_MAX_IOCTLS];
-    struct postern_window windows[POSTERN_MAX_WINDOWS];
+    struct postern_ioctl ioctls[POSTERN_MAX_IOCTLS];
+    struct postern_rule rules[POSTERN_MAX_RULES];
+    struct postern_range windows[POSTERN_MAX_WINDOWS];
 };
+
+/*
+ * Whoever holds a guarded file can give up rights of it for good: ioctl(fd, POSTERN_IOC_RESTRICT, request),
+ * where the request is a number, so that there is nothing to race with. The guard answers it, never the
+ * driver: EALREADY says that it is so now, EINVAL that there is no such request.
+ */
+#define POSTERN_IOC_RESTRICT 0xf950u /* _IO(0xf9, 0x50) */
+#define POSTERN_RESTRICT_OP(request) ((__u32)((request) >> 56))
+#define POSTERN_RESTRICT_IOCTL 1u   /* bits 31..0: the command that may no longer be called */
+#define POSTERN_RESTRICT_IOCTLS 2u  /* all commands */
+#define POSTERN_RESTRICT_WINDOW 3u  /* bits 15..8: which window; 3..0: POSTERN_WINDOW_… to lose */
+#define POSTERN_RESTRICT_WINDOWS 4u /* bits 3..0: what all windows lose */
+#define POSTERN_RESTRICT_FORWARD 5u /* nobody may receive the file any more */
 
 /* postern_pending.action */
 #define POSTERN_PENDING_NONE 0u
 #define POSTERN_PENDING_REGISTER 1u /* put `policy` on the file and learn its kind */
 #define POSTERN_PENDING_LEARN 2u    /* learn its kind only, as an exclusive one */
+#define POSTERN_PENDING_LOOK 3u     /* vm_flags of the mapping at `address` into `value`; the file is ignored */
+#define POSTERN_PENDING_SEALING 4u  /* the file is a memfd, `value` the bit of vm_flags that mseal(2) sets */
 
 /*
- * The one registration in progress; the guard's lock serializes them. User space fills it in, runs the
- * iterator over its own files, and reads `seen` (files that were at `fd`: 1, or something is wrong),
- * `error` (0 or a positive errno) and `file` (the key in the map of files).
+ * The one request in progress; the guard's lock serializes them. User space fills it in, runs the iterator
+ * over its own files, and reads `seen` (files that were at `fd`: 1, or something is wrong), `error` (0 or a
+ * positive errno) and `file` (the key in the map of files).
  */
 struct postern_pending {
     __u32 fd;
@@ -84,7 +162,17 @@ struct postern_pending {
     __u32 seen;
     __u32 error;
     __u64 file;
+    __u64 address;
+    __u64 value;
     struct postern_policy policy;
+};
+
+/* Input of the program that revokes: nothing happens unless the file still belongs to the grant. */
+struct postern_revocation {
+    __u64 file;
+    __u32 done;
+    __u32 pad;
+    char grant[POSTERN_GRANT_SIZE];
 };
 
 /* What the pinned set is, written once before it is pinned. */
@@ -109,15 +197,67 @@ struct postern_kinds {
 /* Of the low 32 bits of the address; a struct file_operations is larger than 256 bytes. */
 #define POSTERN_KIND_BIT(f_op_low) ((f_op_low) >> 8 & 63)
 
+/* What the guard knows besides its maps; the kernel's half of it is written under the guard's lock. */
+struct postern_state {
+    struct postern_kinds kinds;
+    __u64 memfd_f_op;    /* struct file_operations of memfds (shmem); 0: sealed blocks cannot be told */
+    __u64 sealed_flag;   /* of vm_flags; 0: this kernel has no mseal(2) */
+    __u64 strays_denied; /* refused calls on files that are not registered */
+    __u64 stray_period;
+    __u32 strays_told;
+    __u32 strays_untold;
+};
+
+/* Key of the files that are reached in one way only: an inode in a sandbox. The value counts registered files. */
+struct postern_only_way {
+    __u64 cgroup;
+    __u64 inode;
+};
+
+/* One reader of refusals; slot i of the map of ring buffers is its own. */
+struct postern_listener {
+    __u64 active;
+    __u64 sandbox; /* id of the cgroup of the sandbox it listens to, 0: all */
+    __u64 lost;    /* refusals for which its buffer had no room */
+};
+
+/* One refusal. What its hook does not have is 0. */
+struct postern_event {
+    __u64 time; /* CLOCK_BOOTTIME, ns */
+    __u64 sandbox;
+    __u32 pid; /* of the process, and of the thread */
+    __u32 tid;
+    char comm[16];
+    char grant[POSTERN_GRANT_SIZE]; /* empty: the file is not registered */
+    __u32 hook;
+    __s32 verdict;
+    __u32 cmd;
+    __u32 untold; /* refusals of this file before this one that were only counted */
+    __u64 nr;
+    __u64 offset; /* where in the file */
+    __u64 length;
+    __u64 access; /* mmap, mprotect: protection; read, write: MAY_… */
+    __u32 block_length;
+    __u32 pad;
+    __u8 block[POSTERN_EVENT_BLOCK]; /* the start of the argument block, as it was when the refusal was told */
+};
+
 #ifdef __cplusplus
 #define POSTERN_ASSERT_SIZE(type, size) static_assert(sizeof(type) == (size), #type)
 #else
 #define POSTERN_ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type)
 #endif
-POSTERN_ASSERT_SIZE(struct postern_window, 32);
-POSTERN_ASSERT_SIZE(struct postern_policy, 1360);
-POSTERN_ASSERT_SIZE(struct postern_pending, 1384);
+POSTERN_ASSERT_SIZE(struct postern_rule, 32);
+POSTERN_ASSERT_SIZE(struct postern_ioctl, 16);
+POSTERN_ASSERT_SIZE(struct postern_range, 32);
+POSTERN_ASSERT_SIZE(struct postern_policy, 3776);
+POSTERN_ASSERT_SIZE(struct postern_pending, 3816);
+POSTERN_ASSERT_SIZE(struct postern_revocation, 56);
 POSTERN_ASSERT_SIZE(struct postern_about, 16);
 POSTERN_ASSERT_SIZE(struct postern_kinds, 264);
+POSTERN_ASSERT_SIZE(struct postern_state, 304);
+POSTERN_ASSERT_SIZE(struct postern_only_way, 16);
+POSTERN_ASSERT_SIZE(struct postern_listener, 24);
+POSTERN_ASSERT_SIZE(struct postern_event, 184);
 
 #endif

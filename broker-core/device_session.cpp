@@ -292,7 +292,10 @@ Result<Grant> DeviceSession::make_grant(unsigned slice, Guard* guard, const Sand
         policy.forward = plan_.forward;
         policy.sandbox_cgroup_id = sandbox.cgroup_id;
         policy.cgroup_level = sandbox.cgroup_level;
-        for (const IoctlRule& rule : plan_.ioctls) policy.ioctls.push_back(rule.number);
+        for (const IoctlRule& rule : plan_.ioctls) policy.ioctls.push_back(for_guard(rule, slice));
+        policy.device = plan_.bdf;
+        policy.profile = plan_.profile;
+        policy.slice = slice;
         for (const PlannedWindow& window : planned.windows) {
             if (!window.by_mmap && !window.by_pread) continue;
             GuardWindow guarded;

@@ -18,6 +18,10 @@
 
 namespace postern {
 
+inline constexpr const char* kNoSealing =
+    "rules on ioctl arguments need mseal(2), which this kernel does not have; boot Linux 6.10 or later, or leave "
+    "the ioctls with \"args\" out of the profile";
+
 /// One process's use of the guard, which puts a policy on a struct file for as long as that file lives.
 ///
 /// The guard itself is in the kernel and shared by all posterns: attached with the first use, detached with
@@ -49,6 +53,9 @@ class Guard {
     /// Puts `policy` on the struct file behind `fd`, which is borrowed: from now on on every duplicate of it,
     /// in every process, this one included. Error if it has one already.
     [[nodiscard]] Status register_file(int fd, const FilePolicy& policy);
+    /// Whether this kernel can make memory unchangeable (mseal(2), Linux 6.10), without which no rule on an
+    /// ioctl's arguments can be enforced.
+    [[nodiscard]] bool can_rule_arguments() const;
     /// Makes the kind of file behind `fd` an exclusive one, without ruling this file: groups and containers.
     [[nodiscard]] Status learn(int fd);
 

@@ -115,10 +115,14 @@ Status load_guard(const std::string& folder) {
         POSTERN_TRY(pin(::bpf_program__fd(program), folder + "/prog_" + hook.program));
     }
     POSTERN_TRY(pin(::bpf_program__fd(guard->progs.on_own_file), folder + "/prog_" + kGuardRegistrar));
+    POSTERN_TRY(pin(::bpf_program__fd(guard->progs.on_revoke), folder + "/prog_" + kGuardRevoker));
     POSTERN_TRY(pin(::bpf_map__fd(guard->maps.files), folder + "/map_files"));
     POSTERN_TRY(pin(::bpf_map__fd(guard->maps.sandboxes), folder + "/map_sandboxes"));
+    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.only_ways), folder + "/map_only_ways"));
     POSTERN_TRY(pin(::bpf_map__fd(guard->maps.pending), folder + "/map_pending"));
-    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.bss), folder + "/map_kinds"));
+    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.rings), folder + "/map_rings"));
+    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.listeners), folder + "/map_listeners"));
+    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.bss), folder + "/map_state"));
 
     const uint32_t zero = 0;
     const postern_about about{POSTERN_GUARD_ABI, sizeof(postern_policy), guard_stamp()};

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstring>
@@ -77,6 +78,7 @@ Status remove_set(const std::string& folder) {
     for (const GuardHook& hook : kGuardHooks) POSTERN_TRY(unpin(link_path(folder, hook.program)));
     for (const GuardHook& hook : kGuardHooks) POSTERN_TRY(unpin(prog_path(folder, hook.program)));
     POSTERN_TRY(unpin(prog_path(folder, kGuardRegistrar)));
+    POSTERN_TRY(unpin(prog_path(folder, kGuardRevoker)));
     for (size_t i = kGuardMaps.size(); i > 0; i--) POSTERN_TRY(unpin(map_path(folder, kGuardMaps[i - 1])));
     return {};
 }
@@ -119,26 +121,63 @@ Result<UniqueFd> attach_program(int program, const char* name, Clock::time_point
 
 }  // namespace
 
+namespace {
+
+struct About {
+    bool same_abi = false;
+    uint64_t stamp = 0;
+};
+
+/// What the pinned set in `folder` says of itself.
+Result<About> read_about(const std::string& folder) {
+    POSTERN_ASSIGN(const UniqueFd map, open_pin(map_path(folder, "about")));
+    postern_about about{};
+    bpf_map_info info{};
+    uint32_t size = sizeof info;
+    const bool readable = ::bpf_obj_get_info_by_fd(map.get(), &info, &size) == 0 &&
+                          info.value_size == sizeof about &&
+                          ::bpf_map_lookup_elem(map.get(), &kZero, &about) == 0;
+    if (!readable || about.abi != POSTERN_GUARD_ABI || about.policy_size != sizeof(postern_policy)) return About{};
+    return About{true, about.stamp};
+}
+
+std::string set_folder(const std::string& bpffs) {
+    return fmt::format("{}/postern/abi-{}", bpffs, POSTERN_GUARD_ABI);
+}
+
+}  // namespace
+
+Result<std::optional<GuardPins>> GuardPins::find(const std::string& bpffs) {
+    const std::string folder = set_folder(bpffs);
+    if (!exists(map_path(folder, "about"))) return std::optional<GuardPins>();
+    POSTERN_ASSIGN(const About found, read_about(folder));
+    if (!found.same_abi) {
+        return fail("the guard: the pinned set {} is of another make; use the postern that made it", folder);
+    }
+    POSTERN_ASSIGN(GuardPins pins, open_pinned(folder));
+    return std::optional<GuardPins>(std::move(pins));
+}
+
+Status GuardPins::remove() {
+    POSTERN_TRY(detach());
+    POSTERN_TRY(remove_set(folder_));
+    // Not an error: a set of another ABI may stand beside this one.
+    ::rmdir(folder_.c_str());
+    ::rmdir(folder_.substr(0, folder_.rfind('/')).c_str());
+    return {};
+}
+
 Result<GuardPins> GuardPins::open(const std::string& bpffs, bool alone) {
-    const std::string above = bpffs + "/postern";
-    const std::string folder = fmt::format("{}/abi-{}", above, POSTERN_GUARD_ABI);
-    POSTERN_TRY(make_folder(above));
+    const std::string folder = set_folder(bpffs);
+    POSTERN_TRY(make_folder(bpffs + "/postern"));
     POSTERN_TRY(make_folder(folder));
 
     if (exists(map_path(folder, "about"))) {
-        POSTERN_ASSIGN(const UniqueFd map, open_pin(map_path(folder, "about")));
-        postern_about about{};
-        bpf_map_info info{};
-        uint32_t size = sizeof info;
-        const bool readable = ::bpf_obj_get_info_by_fd(map.get(), &info, &size) == 0 &&
-                              info.value_size == sizeof about &&
-                              ::bpf_map_lookup_elem(map.get(), &kZero, &about) == 0;
-        const bool same_abi =
-            readable && about.abi == POSTERN_GUARD_ABI && about.policy_size == sizeof(postern_policy);
-        if (same_abi && about.stamp == guard_stamp()) return open_pinned(folder);
+        POSTERN_ASSIGN(const About found, read_about(folder));
+        if (found.same_abi && found.stamp == guard_stamp()) return open_pinned(folder);
         POSTERN_ASSIGN(const bool removable, is_removable(folder));
         if (!alone || !removable) {
-            if (same_abi) return open_pinned(folder);
+            if (found.same_abi) return open_pinned(folder);
             return fail(
                 "the guard: the pinned set {} is of another make and in use; end the clients of that postern",
                 folder);
@@ -160,9 +199,13 @@ Result<GuardPins> GuardPins::open(const std::string& bpffs, bool alone) {
 Result<GuardPins> GuardPins::open_pinned(const std::string& folder) {
     POSTERN_ASSIGN(UniqueFd files, open_pin(map_path(folder, "files")));
     POSTERN_ASSIGN(UniqueFd sandboxes, open_pin(map_path(folder, "sandboxes")));
+    POSTERN_ASSIGN(UniqueFd only_ways, open_pin(map_path(folder, "only_ways")));
     POSTERN_ASSIGN(UniqueFd pending, open_pin(map_path(folder, "pending")));
-    POSTERN_ASSIGN(UniqueFd kinds, open_pin(map_path(folder, "kinds")));
-    return GuardPins(folder, std::move(files), std::move(sandboxes), std::move(pending), std::move(kinds));
+    POSTERN_ASSIGN(UniqueFd rings, open_pin(map_path(folder, "rings")));
+    POSTERN_ASSIGN(UniqueFd listeners, open_pin(map_path(folder, "listeners")));
+    POSTERN_ASSIGN(UniqueFd state, open_pin(map_path(folder, "state")));
+    return GuardPins(folder, std::move(files), std::move(sandboxes), std::move(only_ways), std::move(pending),
+                     std::move(rings), std::move(listeners), std::move(state));
 }
 
 bool GuardPins::any_attached() const {
@@ -186,8 +229,9 @@ Status GuardPins::attach() {
     }
     if (!any_attached()) {
         // What was learned in an earlier life may be the address of a module that is gone.
-        const postern_kinds none{};
-        if (::bpf_map_update_elem(kinds_.get(), &kZero, &none, BPF_ANY) != 0) {
+        POSTERN_ASSIGN(postern_state fresh, state());
+        fresh.kinds = {};
+        if (::bpf_map_update_elem(state_.get(), &kZero, &fresh, BPF_ANY) != 0) {
             const int error = errno;
             return fail_errno(error, "the guard: cannot reset the kinds of file it knows");
         }
@@ -261,9 +305,19 @@ Status GuardPins::add_sandbox(uint64_t cgroup_id, uint32_t level) {
 }
 
 Status GuardPins::remove_sandbox(uint64_t cgroup_id) {
-    if (::bpf_map_delete_elem(sandboxes_.get(), &cgroup_id) == 0 || errno == ENOENT) return {};
-    const int error = errno;
-    return fail_errno(error, "the guard: cannot remove the sandbox with cgroup {}", cgroup_id);
+    if (::bpf_map_delete_elem(sandboxes_.get(), &cgroup_id) != 0 && errno != ENOENT) {
+        const int error = errno;
+        return fail_errno(error, "the guard: cannot remove the sandbox with cgroup {}", cgroup_id);
+    }
+    std::vector<postern_only_way> its_own;
+    postern_only_way key{};
+    const void* previous = nullptr;
+    while (::bpf_map_get_next_key(only_ways_.get(), previous, &key) == 0) {
+        if (key.cgroup == cgroup_id) its_own.push_back(key);
+        previous = &key;
+    }
+    for (const postern_only_way& way : its_own) (void)::bpf_map_delete_elem(only_ways_.get(), &way);
+    return {};
 }
 
 Result<std::vector<uint64_t>> GuardPins::sandboxes() const {
@@ -286,8 +340,8 @@ Result<bool> GuardPins::any_file() const {
     return !empty;
 }
 
-Result<uint64_t> GuardPins::denied(const std::string& grant) const {
-    uint64_t sum = 0;
+Result<std::vector<std::pair<uint64_t, postern_policy>>> GuardPins::files() const {
+    std::vector<std::pair<uint64_t, postern_policy>> found;
     uint64_t key = 0;
     uint64_t previous = 0;
     bool first = true;
@@ -295,12 +349,40 @@ Result<uint64_t> GuardPins::denied(const std::string& grant) const {
     for (unsigned i = 0; i < 2 * POSTERN_MAX_FILES; i++) {
         if (::bpf_map_get_next_key(files_.get(), first ? nullptr : &previous, &key) != 0) break;
         postern_policy policy{};
-        if (::bpf_map_lookup_elem(files_.get(), &key, &policy) == 0 && grant == policy.grant)
-            sum += policy.denied;
+        const bool seen = std::any_of(found.begin(), found.end(), [&](const auto& each) { return each.first == key; });
+        if (!seen && ::bpf_map_lookup_elem(files_.get(), &key, &policy) == 0) found.emplace_back(key, policy);
         previous = key;
         first = false;
     }
+    return found;
+}
+
+Result<uint64_t> GuardPins::denied(const std::string& grant) const {
+    POSTERN_ASSIGN(const auto all, files());
+    uint64_t sum = 0;
+    for (const auto& [key, policy] : all) sum += grant == policy.grant ? policy.denied : 0;
     return sum;
+}
+
+Result<bool> GuardPins::revoke(uint64_t key, const std::string& grant) {
+    POSTERN_ASSIGN(const UniqueFd program, open_pin(prog_path(folder_, kGuardRevoker)));
+    postern_revocation request{};
+    request.file = key;
+    std::copy_n(grant.begin(), std::min<size_t>(grant.size(), POSTERN_GRANT_SIZE - 1), request.grant);
+    LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &request, .ctx_out = &request, .ctx_size_in = sizeof request,
+                .ctx_size_out = sizeof request);
+    if (::bpf_prog_test_run_opts(program.get(), &run) != 0) {
+        const int error = errno;
+        return fail_errno(error, "the guard: cannot revoke grant {}", grant);
+    }
+    return request.done != 0;
+}
+
+Result<postern_state> GuardPins::state() const {
+    postern_state found{};
+    if (::bpf_map_lookup_elem(state_.get(), &kZero, &found) == 0) return found;
+    const int error = errno;
+    return fail_errno(error, "the guard: cannot read its state");
 }
 
 }  // namespace postern

@@ -14,7 +14,7 @@ namespace postern {
 /// The guard's maps, programs and links, pinned in `<bpffs>/postern/abi-<POSTERN_GUARD_ABI>/` and so shared
 /// by every postern of this ABI:
 ///
-///     map_files map_sandboxes map_pending map_kinds map_about
+///     map_files map_sandboxes map_only_ways map_pending map_rings map_listeners map_state map_about
 ///     prog_<name>      for each hook, and for the iterator that registers files
 ///     link_<name>      while attached
 ///
@@ -26,6 +26,10 @@ class GuardPins {
     /// replaced if `alone` says that nobody uses it and no file is registered, and shared otherwise. Remains
     /// of an interrupted start are removed. All or nothing.
     [[nodiscard]] static Result<GuardPins> open(const std::string& bpffs, bool alone);
+    /// The pinned set as it is, or nothing if there is none. Error: one that is not ours to read.
+    [[nodiscard]] static Result<std::optional<GuardPins>> find(const std::string& bpffs);
+    /// Removes the set. Refuses while a file is registered.
+    [[nodiscard]] Status remove();
 
     /// Attaches what is not attached. Refuses if a file is registered and a program was not attached: files
     /// may have come and gone unseen. All or nothing.
@@ -44,24 +48,39 @@ class GuardPins {
     [[nodiscard]] Result<std::vector<uint64_t>> sandboxes() const;
 
     [[nodiscard]] Result<bool> any_file() const;
+    /// The registered files: the key that names each, and its policy as it is now.
+    [[nodiscard]] Result<std::vector<std::pair<uint64_t, postern_policy>>> files() const;
+    /// Refuses everything on the file `key` if it still is one of `grant`; says whether it was.
+    [[nodiscard]] Result<bool> revoke(uint64_t key, const std::string& grant);
+
+    [[nodiscard]] Result<postern_state> state() const;
+    [[nodiscard]] int rings() const { return rings_.get(); }
+    [[nodiscard]] int listeners() const { return listeners_.get(); }
     /// Refused calls so far on the files of `grant` that are still open.
     [[nodiscard]] Result<uint64_t> denied(const std::string& grant) const;
 
   private:
-    GuardPins(std::string folder, UniqueFd files, UniqueFd sandboxes, UniqueFd pending, UniqueFd kinds)
+    GuardPins(std::string folder, UniqueFd files, UniqueFd sandboxes, UniqueFd only_ways, UniqueFd pending,
+              UniqueFd rings, UniqueFd listeners, UniqueFd state)
         : folder_(std::move(folder)),
           files_(std::move(files)),
           sandboxes_(std::move(sandboxes)),
+          only_ways_(std::move(only_ways)),
           pending_(std::move(pending)),
-          kinds_(std::move(kinds)) {}
+          rings_(std::move(rings)),
+          listeners_(std::move(listeners)),
+          state_(std::move(state)) {}
 
     [[nodiscard]] static Result<GuardPins> open_pinned(const std::string& folder);
 
     std::string folder_;
     UniqueFd files_;
     UniqueFd sandboxes_;
+    UniqueFd only_ways_;
     UniqueFd pending_;
-    UniqueFd kinds_;
+    UniqueFd rings_;
+    UniqueFd listeners_;
+    UniqueFd state_;
 };
 
 }  // namespace postern

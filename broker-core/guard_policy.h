@@ -3,10 +3,11 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bpf/policy.h"
-#include "broker-core/profile.h"
+#include "broker-core/forward.h"
 #include "broker-core/result.h"
 
 namespace postern {
@@ -23,10 +24,33 @@ struct GuardWindow {
     bool pread = false;  ///< pread(2) and pwrite(2)
 };
 
+/// A test of one field of an ioctl's argument block: (value & mask) lies in one of the ranges.
+struct FieldTest {
+    uint16_t offset = 0;  ///< bytes from the block's start
+    uint8_t width = 4;    ///< bytes, 1 to 8; little endian
+    uint64_t mask = ~0ULL;
+    std::vector<std::pair<uint64_t, uint64_t>> ranges;  ///< first and last value
+};
+
+/// The tests that must all hold.
+using Alternative = std::vector<FieldTest>;
+
+/// An ioctl that may be called: with any argument, or with a sealed block that fits one of the alternatives.
+struct GuardIoctl {
+    uint32_t number = 0;
+    std::vector<Alternative> alternatives = {};
+    uint16_t block_size = 0;                ///< bytes that the kernel reads at least
+    uint16_t size_at = POSTERN_SIZE_FIXED;  ///< offset of the block's own word (32 bits) on how long it is
+};
+
 /// What may be done with one struct file; everything that is not here is refused.
 struct FilePolicy {
     std::string grant;
-    std::vector<uint32_t> ioctls;
+    /// For people who ask whose file it is; cut off where it does not fit.
+    std::string device, profile;
+    unsigned slice = 0;
+    /// One number may stand more than once: any of its entries allows it.
+    std::vector<GuardIoctl> ioctls;
     std::vector<GuardWindow> windows;
     Forward forward = Forward::Never;
     uint64_t sandbox_cgroup_id = 0;  ///< id of the cgroup v2 folder of the client's sandbox; 0: none
@@ -34,6 +58,9 @@ struct FilePolicy {
     /// Inside every sandbox, files of the same kind (struct file_operations) that are not registered are
     /// refused everything. Right for the files of a driver, wrong for memfds.
     bool exclusive = true;
+    /// Inside its sandbox, other open files of the same inode are refused everything: right for memfds and
+    /// device nodes, which can be opened anew.
+    bool only_way = false;
 };
 
 /// The policy in the form in which it crosses into the kernel. Error: something that does not fit there or

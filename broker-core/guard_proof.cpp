@@ -120,8 +120,10 @@ Status prove_guard(int guarded_fd, int owner_fd, const FilePolicy& policy) {
     const auto mapped = std::find_if(policy.windows.begin(), policy.windows.end(),
                                      [](const GuardWindow& window) { return window.mmap; });
     if (mapped != policy.windows.end()) return prove_window(guarded_fd, *mapped);
-    const auto info_command = static_cast<uint32_t>(VFIO_DEVICE_GET_INFO);
-    if (std::find(policy.ioctls.begin(), policy.ioctls.end(), info_command) != policy.ioctls.end()) {
+    const auto is_info = [](const GuardIoctl& ioctl) {
+        return ioctl.number == static_cast<uint32_t>(VFIO_DEVICE_GET_INFO);
+    };
+    if (std::any_of(policy.ioctls.begin(), policy.ioctls.end(), is_info)) {
         vfio_device_info info{};
         info.argsz = sizeof info;
         const int error = ::ioctl(guarded_fd, VFIO_DEVICE_GET_INFO, &info) == 0 ? 0 : errno;

@@ -7,11 +7,11 @@ namespace {
 /// sd_listen_fds(3): the first passed fd.
 constexpr size_t kFirstFd = 3;
 
-Json skeleton(const std::string& grant, const DevicePlan& device, const std::vector<std::string>& fd_names) {
+Json skeleton(const std::string& grant, const DevicePlan& device, const std::vector<std::string>& fd_names, unsigned slice) {
     Json fds = Json::object();
     for (size_t i = 0; i < fd_names.size(); ++i) fds[fd_names[i]] = kFirstFd + i;
     Json ioctls = Json::array();
-    for (const IoctlRule& rule : device.ioctls) ioctls.push_back(rule.name);
+    for (const IoctlRule& rule : device.ioctls) ioctls.push_back(for_manifest(rule, slice));
     return {{"postern", 1},
             {"grant", grant},
             {"device", device.bdf},
@@ -53,7 +53,7 @@ Json with_slice(Json entry, unsigned slice) {
 
 Json client_manifest(const std::string& grant, const DevicePlan& device, const SlicePlan& plan,
                      const std::vector<VendedWindow>& windows, const std::vector<std::string>& fd_names) {
-    Json manifest = skeleton(grant, device, fd_names);
+    Json manifest = skeleton(grant, device, fd_names, plan.slice);
     manifest["slice"] = plan.slice;
     for (size_t i = 0; i < plan.windows.size(); ++i) {
         Json entry = window_entry(plan.windows[i]);
@@ -69,7 +69,7 @@ Json client_manifest(const std::string& grant, const DevicePlan& device, const S
 
 Json program_manifest(const std::string& grant, const DevicePlan& device, std::optional<unsigned> slice,
                       const std::vector<std::string>& fd_names) {
-    Json manifest = skeleton(grant, device, fd_names);
+    Json manifest = skeleton(grant, device, fd_names, slice.value_or(0));
     if (slice) manifest["slice"] = *slice;
     for (const SlicePlan& plan : device.slices) {
         for (const PlannedWindow& window : plan.windows) {

@@ -143,6 +143,7 @@ Result<DevicePlan> plan_device(const Profile& profile, const DeviceInfo& info) {
     if (auto match = check_match(device.match, info.id); !match) return propagate(std::move(match), context);
     DevicePlan plan;
     plan.bdf = info.bdf;
+    plan.profile = profile.name;
     plan.id = info.id;
     for (unsigned slice = 0; slice < profile.slices; ++slice) {
         auto planned = plan_slice(device, slice, info);
@@ -202,10 +203,10 @@ Json to_json(const DevicePlan& plan) {
         for (const PlannedIrq& irq : slice.irqs) {
             irqs.push_back({{"name", irq.name}, {"index", irq.index}, {"vector", irq.vector}});
         }
-        slices.push_back({{"slice", slice.slice}, {"windows", windows}, {"dma", dma}, {"irqs", irqs}});
+        Json ioctls = Json::array();
+        for (const IoctlRule& rule : plan.ioctls) ioctls.push_back(for_manifest(rule, slice.slice));
+        slices.push_back({{"slice", slice.slice}, {"windows", windows}, {"dma", dma}, {"irqs", irqs}, {"ioctls", ioctls}});
     }
-    Json ioctls = Json::array();
-    for (const IoctlRule& rule : plan.ioctls) ioctls.push_back(rule.name);
     constexpr const char* kForward[] = {"sandbox", "never", "anyone"};
     return {{"device", plan.bdf},
             {"vendor", fmt::format("{:#06x}", plan.id.vendor)},
@@ -215,7 +216,6 @@ Json to_json(const DevicePlan& plan) {
             {"setup", plan.setup.device},
             {"slice_setup", plan.setup.slice},
             {"slices", slices},
-            {"ioctls", ioctls},
             {"forward", kForward[static_cast<size_t>(plan.forward)]},
             {"slice_teardown", plan.teardown.slice},
             {"teardown", plan.teardown.device},

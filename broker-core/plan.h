@@ -49,6 +49,7 @@ struct SlicePlan {
 /// made without privileges.
 struct DevicePlan {
     std::string bdf;
+    std::string profile;  ///< its name
     PciId id;
     std::vector<SlicePlan> slices;
     std::vector<IoctlRule> ioctls;

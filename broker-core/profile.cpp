@@ -188,6 +188,8 @@ Status check_profile(const Profile& profile) {
             return propagate(std::move(window), where("windows", i));
         }
     }
+    if (auto ioctls = check_ioctls(device.ioctls, profile.slices); !ioctls)
+        return Failure(Error{"device." + ioctls.error().message, 0});
     POSTERN_TRY(check_sharing(device, profile.slices));
     POSTERN_TRY(check_dma(device, profile.slices));
     return check_irqs(device, profile.slices);
@@ -215,8 +217,8 @@ std::vector<std::string> weakenings(const Profile& profile) {
     }
     if (!profile.device) return found;
     for (const IoctlRule& rule : profile.device->ioctls) {
-        const IoctlEntry* entry = find_ioctl(rule.number);
-        if (entry != nullptr && !entry->danger.empty()) {
+        const IoctlEntry* entry = find_ioctl(IoctlFile::Device, rule.number);
+        if (rule.args.empty() && entry != nullptr && !entry->danger.empty()) {
             found.push_back(fmt::format("device.ioctls grants {}: {}", rule.name, entry->danger));
         }
     }

@@ -9,18 +9,12 @@
 #include <utility>
 #include <vector>
 
+#include "broker-core/forward.h"
+#include "broker-core/ioctl_rule.h"
 #include "broker-core/result.h"
+#include "broker-core/stepped.h"
 
 namespace postern {
-
-/// A number that may differ from slice to slice: base + slice × stride.
-struct Stepped {
-    uint64_t base = 0;
-    uint64_t stride = 0;
-
-    /// Overflow is refused when the profile is read.
-    [[nodiscard]] uint64_t at(unsigned slice) const { return base + slice * stride; }
-};
 
 struct Access {
     bool read = false;
@@ -59,11 +53,6 @@ struct Irq {
     Stepped vector;
 };
 
-struct IoctlRule {
-    std::string name;
-    uint32_t number = 0;
-};
-
 /// A setup or teardown program: argv[0] is looked up (see programs.h), the rest is passed on.
 using ProgramLine = std::vector<std::string>;
 
@@ -73,7 +62,6 @@ struct Programs {
 };
 
 enum class Reset { Never, Before, After, Both };
-enum class Forward { Sandbox, Never, Anyone };
 
 struct PciMatch {
     std::optional<uint16_t> vendor, device, subsystem_vendor, subsystem_device;

@@ -9,7 +9,7 @@
 #include <sstream>
 
 #include "broker-core/file.h"
-#include "broker-core/ioctl_table.h"
+#include "broker-core/ioctl_rule.h"
 #include "broker-core/quantity.h"
 
 namespace postern {
@@ -120,43 +120,6 @@ Window read_window(const Json& value, const std::string& path, JsonReading& read
     return window;
 }
 
-IoctlRule read_ioctl(const Json& value, const std::string& path, JsonReading& reading) {
-    std::string name;
-    std::string name_path = path;
-    if (value.is_string()) {
-        name = value.get<std::string>();
-    } else {
-        ObjectReader reader(value, path, reading);
-        name = reader.string("name", true);
-        name_path = reader.path_of("name");
-        if (const Json* args = reader.find("args"); args != nullptr) {
-            if (!args->is_array()) {
-                reader.set_error(reader.path_of("args"),
-                                 fmt::format("must be an array, and is {}", json_type(*args)));
-            } else if (!args->empty()) {
-                // Never ignored: without its rule the ioctl would be open.
-                reader.set_error(
-                    reader.path_of("args"),
-                    "this version of postern does not enforce argument rules, so the profile is refused; "
-                    "leave the ioctl out, or grant it without \"args\" if the client may use all of it");
-            }
-        }
-        reader.finish();
-    }
-    const IoctlEntry* entry = find_ioctl(name);
-    if (reading.error) return {};
-    if (entry == nullptr) {
-        std::vector<std::string_view> names;
-        for (const IoctlEntry& known : vfio_device_ioctls()) names.push_back(known.name);
-        reading.error =
-            Error{fmt::format("{}: \"{}\" is no VFIO device ioctl that postern knows; did you mean {}?",
-                              name_path, name, nearest(name, names)),
-                  0};
-        return {};
-    }
-    return {std::string(entry->name), entry->number};
-}
-
 std::vector<ProgramLine> read_programs(ObjectReader& reader, std::string_view key) {
     std::vector<ProgramLine> programs;
     reader.each(key, [&](const Json& element, const std::string& where) {
@@ -199,10 +162,7 @@ DeviceProfile read_device(ObjectReader& reader) {
                          fmt::format("{} windows; the guard holds {}", device.windows.size(), kMaxWindows));
     }
     reader.each("ioctls", [&](const Json& element, const std::string& path) {
-        IoctlRule rule = read_ioctl(element, path, reading);
-        const auto same = [&](const IoctlRule& other) { return other.number == rule.number; };
-        if (std::none_of(device.ioctls.begin(), device.ioctls.end(), same))
-            device.ioctls.push_back(std::move(rule));
+        device.ioctls.push_back(read_ioctl(element, path, reading, IoctlFile::Device));
     });
     if (device.ioctls.size() > kMaxIoctls) {
         reader.set_error(reader.path_of("ioctls"),

@@ -150,8 +150,10 @@ std::string explain_profile(const Profile& profile, const BarSizes& bars, unsign
                                 irq_index_name(irq.index), stepped(irq.vector, profile.slices), irq.name);
         }
         for (const IoctlRule& rule : device.ioctls) {
-            const IoctlEntry* entry = find_ioctl(rule.number);
-            text += fmt::format("  - {} ({})\n", entry != nullptr ? entry->words : "call", rule.name);
+            const IoctlEntry* entry = find_ioctl(IoctlFile::Device, rule.number);
+            const std::string rules = in_words(rule);
+            text += fmt::format("  - {} ({}){}{}\n", entry != nullptr ? entry->words : "call", rule.name,
+                                rules.empty() ? "" : ", only where ", rules);
         }
         constexpr const char* kForward[] = {"pass the device fd on only inside of its own sandbox",
                                             "pass the device fd on to nobody",

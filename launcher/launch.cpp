@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "broker-core/pci.h"
@@ -28,6 +29,12 @@ Result<LocalBroker> LocalBroker::open(const Profile& profile, const std::string&
     if (!guard) {
         (void)session.close();
         return propagate(std::move(guard), "device " + bdf);
+    }
+    const auto& ioctls = profile.device->ioctls;
+    const auto ruled = std::find_if(ioctls.begin(), ioctls.end(), [](const IoctlRule& each) { return !each.args.empty(); });
+    if (ruled != ioctls.end() && !guard->can_rule_arguments()) {
+        (void)session.close();
+        return fail("profile {}: device.ioctls: {}: {}", profile.name, ruled->name, kNoSealing);
     }
     return LocalBroker(std::move(*guard), std::move(session), profile);
 }

@@ -9,12 +9,13 @@ extern "C" {
 #include <linux/types.h>
 }
 #include "bpf/decide.h"
+#include "tests/support/native_fetch.h"
 
 namespace {
 
 using Wide = unsigned __int128;
 
-bool window_has(const postern_window& window, Wide begin, Wide end, uint32_t needed, Wide base, bool pages) {
+bool window_has(const postern_range& window, Wide begin, Wide end, uint32_t needed, Wide base, bool pages) {
     const Wide last = static_cast<Wide>(window.offset) + window.length;
     if (window.length == 0 || last > (static_cast<Wide>(1) << 64)) return false;
     const Wide inside_page = pages ? window.offset % 4096 : 0;
@@ -35,7 +36,7 @@ bool model(const postern_policy& policy, const postern_call& call) {
         case POSTERN_HOOK_IOCTL:
             if (bad_task || call.nr != 16) return false;
             for (uint32_t i = 0; i < policy.n_ioctls && i < POSTERN_MAX_IOCTLS; ++i) {
-                if (policy.ioctls[i] == call.cmd) return true;
+                if (policy.ioctls[i].cmd == call.cmd) return true;
             }
             return false;
         case POSTERN_HOOK_MMAP: {
@@ -47,7 +48,7 @@ bool model(const postern_policy& policy, const postern_call& call) {
             if (call.args[3] != call.flags || (all & ~3ULL) != 0 || call.args[5] % 4096 != 0) return false;
             const Wide end = call.args[5] + (static_cast<Wide>(call.args[1]) + 4095) / 4096 * 4096;
             for (uint32_t i = 0; i < windows; ++i) {
-                const postern_window& window = policy.windows[i];
+                const postern_range& window = policy.windows[i];
                 if (window_has(window, call.args[5], end, POSTERN_WINDOW_MMAP | access(all),
                                window.offset / 4096 * 4096, true))
                     return true;
@@ -59,7 +60,7 @@ bool model(const postern_policy& policy, const postern_call& call) {
             const Wide begin = static_cast<Wide>(call.vma_pgoff) * 4096;
             if (begin >= (static_cast<Wide>(1) << 64)) return false;
             for (uint32_t i = 0; i < windows; ++i) {
-                const postern_window& window = policy.windows[i];
+                const postern_range& window = policy.windows[i];
                 if (window_has(window, begin, begin + call.vma_length, POSTERN_WINDOW_MMAP | access(prot),
                                window.vma_offset, true))
                     return true;
@@ -72,7 +73,7 @@ bool model(const postern_policy& policy, const postern_call& call) {
             const bool write = call.nr == 18 && call.mask == 2;
             if (!read && !write) return false;
             for (uint32_t i = 0; i < windows; ++i) {
-                const postern_window& window = policy.windows[i];
+                const postern_range& window = policy.windows[i];
                 if (window_has(window, call.args[3], static_cast<Wide>(call.args[3]) + call.args[2],
                                POSTERN_WINDOW_PREAD | (read ? POSTERN_WINDOW_READ : POSTERN_WINDOW_WRITE),
                                window.offset, false)) {

@@ -327,7 +327,9 @@ class NoRoundTrips(Lab):
         end = [i for i, line in enumerate(lines) if 'write(2, "end' in line]
         self.assertEqual((len(begin), len(end)), (1, 1))
         pid = lines[begin[0]].split()[0]
-        return [line.split(None, 1)[1] for line in lines[begin[0] + 1:end[0]] if line.split()[0] == pid]
+        calls = [line.split(None, 1)[1] for line in lines[begin[0] + 1:end[0]] if line.split()[0] == pid]
+        # Another task came between the two halves of the marker's own line.
+        return calls[1:] if lines[begin[0]].endswith("<unfinished ...>\n") else calls
 
     def test_polling_makes_no_system_call(self):
         self.assertEqual(self.loop_calls("--reads", "3000"), [])

@@ -67,7 +67,7 @@ class GuardDeviceTest : public GuardTest {
     [[nodiscard]] FilePolicy device_policy() const {
         FilePolicy policy = GuardTest::policy();
         policy.exclusive = true;
-        policy.ioctls = {static_cast<uint32_t>(VFIO_DEVICE_GET_INFO)};
+        policy.ioctls = {{.number = static_cast<uint32_t>(VFIO_DEVICE_GET_INFO)}};
         GuardWindow registers;
         registers.length = kPage;
         registers.read = registers.write = registers.mmap = true;

@@ -190,7 +190,7 @@ FilePolicy GuardTest::policy() const {
     };
     FilePolicy policy;
     policy.grant = fmt::format("test-{}", ::getpid());
-    policy.ioctls = {FIONREAD};
+    policy.ioctls = {{.number = FIONREAD}};
     policy.windows = {window(0x2000, 0x2000, "rw", "m"),  window(0x5000, 0x1000, "r", "m"),
                       window(0x7010, 0x20, "rw", "p"),    window(0x9000, 0x1000, "w", "m"),
                       window(0xa000, 0x1000, "rw", "mp"), window(0xc010, 0x10, "r", "p")};

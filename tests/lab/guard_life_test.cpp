@@ -318,11 +318,11 @@ TEST_F(GuardLifeTest, NothingIsAttachedBetweenUses) {
 
 TEST_F(GuardLifeTest, KindsAreForgottenBetweenUses) {
     const auto filter = [] {
-        const UniqueFd map(::bpf_obj_get((pins() + "/map_kinds").c_str()));
-        postern_kinds kinds{};
+        const UniqueFd map(::bpf_obj_get((pins() + "/map_state").c_str()));
+        postern_state state{};
         const uint32_t zero = 0;
-        EXPECT_EQ(0, ::bpf_map_lookup_elem(map.get(), &zero, &kinds));
-        return kinds.filter;
+        EXPECT_EQ(0, ::bpf_map_lookup_elem(map.get(), &zero, &state));
+        return state.kinds.filter;
     };
     EXPECT_NE(0U, filter());
     guarded_.reset();

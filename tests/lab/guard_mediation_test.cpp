@@ -353,9 +353,9 @@ TEST_F(GuardTest, Proof) {
     wider.windows[0].length = 0x4000;
     EXPECT_FALSE(prove_guard(fd(), owner(), wider));
     wider.windows = {};
-    wider.ioctls = {0x1234};
+    wider.ioctls = {{.number = 0x1234}};
     EXPECT_TRUE(ok(prove_guard(fd(), owner(), wider)));
-    wider.ioctls = {static_cast<uint32_t>(_IO(';', 107))};  // VFIO_DEVICE_GET_INFO
+    wider.ioctls = {{.number = static_cast<uint32_t>(_IO(';', 107))}};  // VFIO_DEVICE_GET_INFO
     EXPECT_FALSE(prove_guard(fd(), owner(), wider));
 }
 

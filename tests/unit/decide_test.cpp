@@ -13,6 +13,7 @@
 #include <random>
 
 #include "broker-core/guard_policy.h"
+#include "tests/support/native_fetch.h"
 
 namespace postern {
 namespace {
@@ -44,7 +45,7 @@ FilePolicy example() {
     };
     FilePolicy policy;
     policy.grant = "test";
-    policy.ioctls = {0x3b6b, 0x3b6c};
+    policy.ioctls = {{.number = 0x3b6b}, {.number = 0x3b6c}};
     policy.windows = {window(0x3000, 0x2000, "rw", true), window(0x8000, 0x1000, "r", true),
                       window(0x9010, 0x20, "rw", false), window(0xb000, 0x1000, "w", true),
                       window(0xd100, 0x10, "r", true)};
@@ -314,7 +315,7 @@ bool model_allows(const postern_policy& policy, const postern_call& call) {
     if (call.task > 15) return false;
     const auto some_window = [&](uint32_t method, bool read, bool write, auto&& fits) {
         for (uint32_t i = 0; i < policy.n_windows && i < 32; i++) {
-            const postern_window& window = policy.windows[i];
+            const postern_range& window = policy.windows[i];
             const Span span{window.offset, static_cast<Wide>(window.offset) + window.length};
             if (window.length == 0 || span.end > kAll) continue;
             if ((window.flags & method) == 0 || (read && (window.flags & 1) == 0) ||
@@ -331,7 +332,7 @@ bool model_allows(const postern_policy& policy, const postern_call& call) {
         case POSTERN_HOOK_IOCTL: {
             bool listed = false;
             for (uint32_t i = 0; i < policy.n_ioctls && i < 64; i++)
-                listed = listed || policy.ioctls[i] == call.cmd;
+                listed = listed || policy.ioctls[i].cmd == call.cmd;
             return listed && call.nr == 16 && !compat && !kernel;
         }
         case POSTERN_HOOK_MMAP: {
@@ -340,7 +341,7 @@ bool model_allows(const postern_policy& policy, const postern_call& call) {
                                      (call.args[3] & ~0x11e053ULL) == 0 && call.args[3] == call.flags;
             return call.nr == 9 && !compat && !kernel && known_flags && prots < 4 &&
                    call.args[5] % 4096 == 0 && call.args[1] != 0 && call.args[1] <= ~0ULL - 4095 &&
-                   some_window(4, read, write, [&](const postern_window&, Span span) {
+                   some_window(4, read, write, [&](const postern_range&, Span span) {
                        const Span rounded = pages(span);
                        // All of 2^64 is no window, see postern_rounded_size().
                        return rounded.end - rounded.begin < kAll && rounded.holds(pages(asked));
@@ -350,7 +351,7 @@ bool model_allows(const postern_policy& policy, const postern_call& call) {
             const Wide start = static_cast<Wide>(call.vma_pgoff) * 4096;
             const Span asked{start, start + call.vma_length};
             return prots < 4 && start < kAll && call.vma_length != 0 &&
-                   some_window(4, read, write, [&](const postern_window& window, Span span) {
+                   some_window(4, read, write, [&](const postern_range& window, Span span) {
                        const Span rounded = pages(span);
                        const Wide size = rounded.end - rounded.begin;
                        return size < kAll && Span{window.vma_offset, window.vma_offset + size}.holds(asked);
@@ -362,7 +363,7 @@ bool model_allows(const postern_policy& policy, const postern_call& call) {
             const bool writing = call.nr == 18 && call.mask == 2;
             return (reading || writing) && (call.task & 7) == 0 && call.args[2] != 0 &&
                    some_window(8, reading, writing,
-                               [&](const postern_window&, Span span) { return span.holds(asked); });
+                               [&](const postern_range&, Span span) { return span.holds(asked); });
         }
         case POSTERN_HOOK_RECEIVE:
             return policy.forward == 2 || (policy.forward == 1 && (call.task & 8) != 0);
@@ -413,8 +414,8 @@ postern_policy random_policy(Dice& dice) {
     policy.n_ioctls = static_cast<uint32_t>(dice.one_in(50) ? dice.below(1ULL << 32) : dice.below(4));
     policy.n_windows = static_cast<uint32_t>(dice.one_in(50) ? dice.below(1ULL << 32) : dice.below(5));
     policy.forward = static_cast<uint32_t>(dice.below(4));
-    for (uint32_t& command : policy.ioctls) command = static_cast<uint32_t>(dice.below(8));
-    for (postern_window& window : policy.windows) {
+    for (postern_ioctl& listed : policy.ioctls) listed.cmd = static_cast<uint32_t>(dice.below(8));
+    for (postern_range& window : policy.windows) {
         window.offset = dice.place();
         window.length = dice.length();
         window.vma_offset = dice.one_in(4) ? dice.place() : window.offset & ~0xfffULL;
@@ -477,7 +478,7 @@ TEST(EncodePolicy, KeepsEverything) {
     EXPECT_EQ(POSTERN_FORWARD_SANDBOX, policy.forward);
     EXPECT_EQ(POSTERN_POLICY_EXCLUSIVE, policy.flags);
     ASSERT_EQ(2U, policy.n_ioctls);
-    EXPECT_EQ(0x3b6cU, policy.ioctls[1]);
+    EXPECT_EQ(0x3b6cU, policy.ioctls[1].cmd);
     ASSERT_EQ(5U, policy.n_windows);
     EXPECT_EQ(kFar + 0x3000, policy.windows[0].offset);
     EXPECT_EQ(0x2000U, policy.windows[0].length);
@@ -500,9 +501,24 @@ TEST(EncodePolicy, RefusesWhatDoesNotFit) {
     EXPECT_EQ("accepted", changed([](FilePolicy& policy) { policy.grant = std::string(39, 'x'); }));
     EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.grant = std::string(40, 'x'); }));
     EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.grant = ""; }));
-    EXPECT_EQ("accepted", changed([](FilePolicy& policy) { policy.ioctls.resize(64); }));
-    EXPECT_EQ("policy of test: 65 ioctls; the guard holds 64",
-              changed([](FilePolicy& policy) { policy.ioctls.resize(65); }));
+    const auto numbered = [](uint32_t count) {
+        return [count](FilePolicy& policy) {
+            policy.ioctls.clear();
+            for (uint32_t i = 0; i < count; ++i) policy.ioctls.push_back({.number = i});
+        };
+    };
+    EXPECT_EQ("accepted", changed(numbered(64)));
+    EXPECT_EQ("policy of test: 65 ioctls; the guard holds 64", changed(numbered(65)));
+    const auto tested = [](size_t values) {
+        return [values](FilePolicy& policy) {
+            FieldTest test;
+            for (size_t i = 0; i < values; ++i) test.ranges.emplace_back(i, i);
+            policy.ioctls = {{.number = 1, .alternatives = {{test}}, .block_size = 8}};
+        };
+    };
+    EXPECT_EQ("accepted", changed(tested(48)));
+    EXPECT_NE("accepted", changed(tested(49)));
+    EXPECT_NE("accepted", changed(tested(0)));
     EXPECT_EQ("accepted", changed([](FilePolicy& policy) { policy.windows.resize(32, policy.windows[0]); }));
     EXPECT_NE("accepted", changed([](FilePolicy& policy) { policy.windows.resize(33, policy.windows[0]); }));
     EXPECT_EQ("policy of test: window 1: is empty",
