@@ -219,6 +219,7 @@ static __always_inline int postern_decide_block(const struct postern_policy* pol
         if (size > length) length = size;
     }
     if (length == 0 || call->sealed < length) return POSTERN_DENY_UNSEALED;
+    if (first + n_rules > POSTERN_MAX_RULES) return POSTERN_DENY_ARGUMENT;
 
     for (__u32 i = 0; i < POSTERN_MAX_RULES; i++) {
         if (i >= n_rules) break;
