@@ -18,7 +18,7 @@ postern_rule random_rule(Dice& dice) {
     rule.mask = dice.one_in(4) ? dice.below(16) : ~0ULL;
     rule.min = dice.one_in(16) ? dice.place() : dice.below(3);
     rule.max = dice.one_in(16) ? dice.place() : rule.min + dice.below(5);
-    rule.offset = static_cast<uint16_t>(dice.one_in(32) ? dice.below(0x10000) : dice.below(4) * 4);
+    rule.offset = static_cast<uint16_t>(dice.one_in(32) ? dice.below(0x10000) : dice.below(6) * 4);
     rule.width = static_cast<uint8_t>(dice.one_in(32) ? dice.below(256) : 1ULL << dice.below(3));
     rule.flags = static_cast<uint8_t>(dice.one_in(32) ? dice.below(256) : dice.one_in(2) ? POSTERN_RULE_FIRST : dice.below(4));
     return rule;
