@@ -15,6 +15,7 @@
 #include "tests/hostile/device_ops.h"
 #include "tests/hostile/paths.h"
 #include "tests/hostile/probe.h"
+#include "tests/support/passing.h"
 
 namespace postern::hostile {
 namespace {
@@ -46,7 +47,7 @@ Attempt enter(const Target& target, const Kind& kind) {
 
 Attempt enter_by_pidfd(const Target& target) {
     const pid_t process = target.launcher > 0 ? target.launcher : 1;
-    const UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_open, process, 0)));
+    const UniqueFd fd = test::pidfd_of(process);
     if (!fd) return judged(-1, "pidfd_open");
     return judged(setns(fd.get(), CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS), "setns");
 }

@@ -6,13 +6,11 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
-#include <cstring>
 
 #include <fmt/format.h>
 
@@ -21,6 +19,7 @@
 #include "tests/hostile/passed_on.h"
 #include "tests/hostile/paths.h"
 #include "tests/hostile/probe.h"
+#include "tests/support/passing.h"
 
 namespace postern::hostile {
 namespace {
@@ -123,53 +122,13 @@ Attempt after_exec(const Target& target, const char* action, const std::string& 
     return from_status(child, "after exec");
 }
 
-Attempt send_fd(int socket, int fd) {
-    char byte = 0;
-    iovec vector{&byte, 1};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-    msghdr message{};
-    message.msg_iov = &vector;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-    return judged(sendmsg(socket, &message, MSG_NOSIGNAL), "sendmsg");
-}
-
-/// The fd that came, or -1 with errno; a receiver that a security hook refuses gets the message without the
-/// fd.
-int receive_fd(int socket) {
-    char byte = 0;
-    iovec vector{&byte, 1};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-    msghdr message{};
-    message.msg_iov = &vector;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC) < 0) return -1;
-    const cmsghdr* header = CMSG_FIRSTHDR(&message);
-    int fd = -1;
-    if (header == nullptr || header->cmsg_type != SCM_RIGHTS || header->cmsg_len < CMSG_LEN(sizeof fd)) {
-        errno = EACCES;
-        return -1;
-    }
-    std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-    return fd;
-}
-
 Attempt over_socket(const Target& target, Use use) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return judged(-1, "socketpair");
-    Attempt sent = send_fd(ends[0], target.device);
-    if (sent.state != Attempt::State::Succeeded) return sent;
+    if (test::send_fd(ends[0], target.device) != 0) return judged(-1, "sendmsg");
     const pid_t child = fork_child([&] {
         close(target.device);
-        const UniqueFd received(receive_fd(ends[1]));
+        const UniqueFd received = test::receive_fd(ends[1]);
         return received ? use(target, received.get()) : judged(-1, "recvmsg");
     });
     if (child < 0) return preparation_failed("fork");
@@ -187,9 +146,9 @@ pid_t fork_holder() {
 Attempt over_pidfd(const Target& target, int fd, Use use) {
     const pid_t holder = fork_holder();
     if (holder < 0) return preparation_failed("fork");
-    const UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, holder, 0)));
+    const UniqueFd process = test::pidfd_of(holder);
     if (!process) return judged(-1, "pidfd_open");
-    const UniqueFd copy(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), fd, 0)));
+    const UniqueFd copy = test::fd_from(process.get(), fd);
     Attempt attempt = copy ? use(target, copy.get()) : judged(-1, "pidfd_getfd");
     kill(holder, SIGKILL);
     waitpid(holder, nullptr, 0);

@@ -19,6 +19,7 @@
 #include "tests/hostile/device_ops.h"
 #include "tests/hostile/paths.h"
 #include "tests/hostile/probe.h"
+#include "tests/support/passing.h"
 
 namespace postern::hostile {
 namespace {
@@ -128,11 +129,11 @@ Attempt write_memory_of_child(pid_t process) {
 }
 
 Attempt take_fd(pid_t process) {
-    const UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, process, 0)));
+    const UniqueFd pidfd = test::pidfd_of(process);
     if (!pidfd) return judged(-1, "pidfd_open");
     Attempt last = failed(EBADF);
     for (int number = 0; number < 64; ++number) {
-        const UniqueFd taken(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd.get(), number, 0)));
+        const UniqueFd taken = test::fd_from(pidfd.get(), number);
         if (taken) return succeeded(fmt::format("fd {}", number));
         if (errno != EBADF) last = judged(-1, "pidfd_getfd");
     }
@@ -144,7 +145,7 @@ Attempt signal_zero(pid_t process) {
 }
 
 Attempt signal_by_pidfd(pid_t process) {
-    const UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, process, 0)));
+    const UniqueFd pidfd = test::pidfd_of(process);
     if (!pidfd) return judged(-1, "pidfd_open");
     return judged(syscall(SYS_pidfd_send_signal, pidfd.get(), 0, nullptr, 0), "pidfd_send_signal");
 }

@@ -72,10 +72,6 @@ uint64_t skipped_runs();
 /// Waits up to two seconds for `condition`: file descriptors in flight are closed by kernel threads.
 bool eventually(const std::function<bool()>& condition);
 
-/// Sends `fd` over a unix socket, and receives one (-1: none arrived, whatever the reason).
-int send_fd(int socket, int fd);
-int receive_fd(int socket);
-
 /// A guarded memfd of 16 pages with every byte a mark of its page, and its unguarded owner's file:
 ///
 ///     pages 2, 3   rw  mmap          page 9       w   mmap

@@ -17,6 +17,7 @@
 
 #include "broker-core/guard_loader.h"
 #include "tests/lab/guard_fixture.h"
+#include "tests/support/passing.h"
 
 namespace postern::test {
 namespace {
@@ -140,7 +141,7 @@ class OtherUser {
     }
 
     /// A copy of its guarded fd (the policy says forward: anyone).
-    [[nodiscard]] UniqueFd get_file() const { return UniqueFd(receive_fd(sockets_[0])); }
+    [[nodiscard]] UniqueFd get_file() const { return receive_fd(sockets_[0]); }
     /// Lets it release and exit; its status.
     int finish() {
         (void)!::write(sockets_[0], "x", 1);

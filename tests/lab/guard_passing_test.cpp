@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "tests/lab/guard_fixture.h"
+#include "tests/support/passing.h"
 
 namespace postern::test {
 namespace {
@@ -31,16 +32,15 @@ class GuardPassingTest : public GuardTest {
         const UniqueFd ours(pair[0]);
         const UniqueFd theirs(pair[1]);
         EXPECT_EQ(0, send_fd(ours.get(), file));
-        return in_child([&] { return receive_fd(theirs.get()) >= 0 ? 0 : EPERM; },
+        return in_child([&] { return receive_fd(theirs.get()) ? 0 : EPERM; },
                         [&](pid_t pid) { place(pid, where); });
     }
 
     /// The same with pidfd_getfd(2) from this process.
     int by_pidfd(int file, Where where) const {
-        const UniqueFd self(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
-        return in_child(
-            [&] { return outcome([&] { return ::syscall(SYS_pidfd_getfd, self.get(), file, 0); }); },
-            [&](pid_t pid) { place(pid, where); });
+        const UniqueFd self = pidfd_of(::getpid());
+        return in_child([&] { return outcome([&] { return fd_from(self.get(), file) ? 0 : -1; }); },
+                        [&](pid_t pid) { place(pid, where); });
     }
 
     void register_with(Forward forward) {
@@ -84,7 +84,7 @@ TEST_F(GuardPassingTest, AnotherSandboxIsOutside) {
     const UniqueFd ours(pair[0]);
     const UniqueFd theirs(pair[1]);
     EXPECT_EQ(0, send_fd(ours.get(), fd()));
-    EXPECT_EQ(EPERM, in_child([&] { return receive_fd(theirs.get()) >= 0 ? 0 : EPERM; },
+    EXPECT_EQ(EPERM, in_child([&] { return receive_fd(theirs.get()) ? 0 : EPERM; },
                               [&](pid_t pid) { other.move_here(pid); }));
     ASSERT_TRUE(ok(guard_->remove_sandbox(other.id())));
 }
@@ -98,7 +98,7 @@ TEST_F(GuardPassingTest, OutOfTheSandboxBySocket) {
     for (const auto& [file, received] : {std::pair(fd(), false), std::pair(owner(), true)}) {
         EXPECT_EQ(0, in_child([&, sent = file] { return send_fd(theirs.get(), sent) == 0 ? 0 : 1; },
                               [&](pid_t pid) { sandbox_->move_here(pid); }));
-        const UniqueFd got(receive_fd(ours.get()));
+        const UniqueFd got = receive_fd(ours.get());
         EXPECT_EQ(received, static_cast<bool>(got));
     }
 }
@@ -167,7 +167,7 @@ class GuardExclusiveTest : public GuardPassingTest {
             at = ::mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE, file, 0);
             return at == MAP_FAILED ? -1 : 0;
         }));
-        count(receive_fd(socket) >= 0 ? 0 : EPERM);
+        count(receive_fd(socket) ? 0 : EPERM);
         return otherwise ? 100 : refused;
     }
 
