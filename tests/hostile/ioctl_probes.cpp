@@ -59,6 +59,13 @@ struct DmaBufFeature {
 };
 static_assert(sizeof(DmaBufFeature) == 8 + 16 + 16);
 
+/// An ioctl whose argument begins with its own size.
+template <typename Block>
+Attempt ask(const Target& target, unsigned long request, Block block) {
+    block.argsz = sizeof block;
+    return judged(ioctl(target.device, request, &block));
+}
+
 Attempt set_irqs_eventfd(const Target& target, uint32_t index) {
     const int event = eventfd(0, EFD_CLOEXEC);
     if (event < 0) return preparation_failed("eventfd");
@@ -87,10 +94,9 @@ Attempt set_irqs_disable(const Target& target) {
     Attempt attempt;
     for (const uint32_t index : {VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_MSI_IRQ_INDEX}) {
         vfio_irq_set request{};
-        request.argsz = sizeof request;
         request.flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
         request.index = index;
-        attempt = judged(ioctl(target.device, kSetIrqs, &request));
+        attempt = ask(target, kSetIrqs, request);
         if (attempt.errnum != EINVAL) break;
     }
     return attempt;
@@ -102,21 +108,17 @@ Attempt hot_reset_info(const Target& target) {
         uint32_t argsz, flags, count;
         vfio_pci_dependent_device devices[64];
     } info{};
-    info.argsz = sizeof info;
-    return judged(ioctl(target.device, kHotResetInfo, &info));
+    return ask(target, kHotResetInfo, info);
 }
 
 Attempt hot_reset(const Target& target) {
-    vfio_pci_hot_reset request{};
-    request.argsz = sizeof request;
-    return judged(ioctl(target.device, kHotReset, &request));
+    return ask(target, kHotReset, vfio_pci_hot_reset{});
 }
 
 Attempt query_gfx_plane(const Target& target) {
     vfio_device_gfx_plane_info info{};
-    info.argsz = sizeof info;
     info.flags = VFIO_GFX_PLANE_TYPE_PROBE | VFIO_GFX_PLANE_TYPE_DMABUF;
-    return judged(ioctl(target.device, kQueryGfxPlane, &info));
+    return ask(target, kQueryGfxPlane, info);
 }
 
 Attempt get_gfx_dmabuf(const Target& target) {
@@ -128,13 +130,12 @@ Attempt ioeventfd(const Target& target, off_t device_offset) {
     const int event = eventfd(0, EFD_CLOEXEC);
     if (event < 0) return preparation_failed("eventfd");
     vfio_device_ioeventfd request{};
-    request.argsz = sizeof request;
     request.flags = VFIO_DEVICE_IOEVENTFD_16;
     request.offset = static_cast<uint64_t>(device_offset);
     request.fd = event;
-    Attempt attempt = judged(ioctl(target.device, kIoeventfd, &request));
+    Attempt attempt = ask(target, kIoeventfd, request);
     request.fd = -1;  // takes it away again
-    (void)ioctl(target.device, kIoeventfd, &request);
+    (void)ask(target, kIoeventfd, request);
     return attempt;
 }
 
@@ -151,11 +152,10 @@ Attempt feature(const Target& target, uint32_t flags) {
 
 Attempt feature_low_power(const Target& target) {
     FeatureHeader request{};
-    request.argsz = sizeof request;
     request.flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY;
-    Attempt attempt = judged(ioctl(target.device, kFeature, &request));
+    Attempt attempt = ask(target, kFeature, request);
     request.flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_EXIT;
-    (void)ioctl(target.device, kFeature, &request);
+    (void)ask(target, kFeature, request);
     return attempt;
 }
 
@@ -175,22 +175,18 @@ Attempt feature_dma_buf(const Target& target) {
 
 Attempt bind_iommufd(const Target& target) {
     BindIommufd request{};
-    request.argsz = sizeof request;
     request.iommufd = open("/dev/iommu", O_RDWR | O_CLOEXEC);  // -1 is a valid argument to be refused too
-    return judged(ioctl(target.device, kBindIommufd, &request));
+    return ask(target, kBindIommufd, request);
 }
 
 Attempt attach_iommufd(const Target& target) {
     AttachIommufd request{};
-    request.argsz = sizeof request;
     request.pt_id = 1;
-    return judged(ioctl(target.device, kAttachIommufd, &request));
+    return ask(target, kAttachIommufd, request);
 }
 
 Attempt detach_iommufd(const Target& target) {
-    DetachIommufd request{};
-    request.argsz = sizeof request;
-    return judged(ioctl(target.device, kDetachIommufd, &request));
+    return ask(target, kDetachIommufd, DetachIommufd{});
 }
 
 /// Those that act on a container or group, tried on the device file. Numbers from 7 on mean something else on

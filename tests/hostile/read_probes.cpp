@@ -27,15 +27,24 @@ constexpr off_t kConfig = region_start(VFIO_PCI_CONFIG_REGION_INDEX);
 /// nothing.
 constexpr off_t kConfigScratch = kConfig + PCI_LATENCY_TIMER;
 
+constexpr size_t kRead = sizeof(uint32_t);
+constexpr size_t kWritten = 1;
+
+/// A call that takes a vector, with one of `size` bytes.
+template <typename Call>
+Attempt by_vector(size_t size, Call call) {
+    uint32_t value = 0;
+    const iovec vector{&value, size};
+    return judged(call(&vector));
+}
+
 Attempt by_read(int fd, off_t) {
     uint32_t value = 0;
     return judged(read(fd, &value, sizeof value));
 }
 
 Attempt by_readv(int fd, off_t) {
-    uint32_t value = 0;
-    const iovec vector{&value, sizeof value};
-    return judged(readv(fd, &vector, 1));
+    return by_vector(kRead, [=](const iovec* vector) { return readv(fd, vector, 1); });
 }
 
 Attempt by_pread(int fd, off_t offset) {
@@ -44,21 +53,16 @@ Attempt by_pread(int fd, off_t offset) {
 }
 
 Attempt by_preadv(int fd, off_t offset) {
-    uint32_t value = 0;
-    const iovec vector{&value, sizeof value};
-    return judged(preadv(fd, &vector, 1, offset));
+    return by_vector(kRead, [=](const iovec* vector) { return preadv(fd, vector, 1, offset); });
 }
 
 Attempt by_preadv2(int fd, off_t offset) {
-    uint32_t value = 0;
-    const iovec vector{&value, sizeof value};
-    return judged(preadv2(fd, &vector, 1, offset, 0));
+    return by_vector(kRead, [=](const iovec* vector) { return preadv2(fd, vector, 1, offset, 0); });
 }
 
+/// -1 is the file's own position.
 Attempt by_preadv2_position(int fd, off_t) {
-    uint32_t value = 0;
-    const iovec vector{&value, sizeof value};
-    return judged(preadv2(fd, &vector, 1, -1, 0));
+    return by_preadv2(fd, -1);
 }
 
 Attempt by_write(int fd, off_t) {
@@ -67,9 +71,7 @@ Attempt by_write(int fd, off_t) {
 }
 
 Attempt by_writev(int fd, off_t) {
-    char value = 0;
-    const iovec vector{&value, sizeof value};
-    return judged(writev(fd, &vector, 1));
+    return by_vector(kWritten, [=](const iovec* vector) { return writev(fd, vector, 1); });
 }
 
 Attempt by_pwrite(int fd, off_t offset) {
@@ -78,15 +80,11 @@ Attempt by_pwrite(int fd, off_t offset) {
 }
 
 Attempt by_pwritev(int fd, off_t offset) {
-    char value = 0;
-    const iovec vector{&value, sizeof value};
-    return judged(pwritev(fd, &vector, 1, offset));
+    return by_vector(kWritten, [=](const iovec* vector) { return pwritev(fd, vector, 1, offset); });
 }
 
 Attempt by_pwritev2(int fd, off_t offset) {
-    char value = 0;
-    const iovec vector{&value, sizeof value};
-    return judged(pwritev2(fd, &vector, 1, offset, 0));
+    return by_vector(kWritten, [=](const iovec* vector) { return pwritev2(fd, vector, 1, offset, 0); });
 }
 
 Attempt by_sendfile_from(int fd, off_t offset) {
