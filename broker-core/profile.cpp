@@ -226,6 +226,11 @@ std::vector<std::string> weakenings(const Profile& profile) {
         if (window.shared_page && profile.slices > 1) {
             found.push_back(fmt::format("window \"{}\" is on a page that slices share", window.name));
         }
+        if (window.reads_although_write_only()) {
+            found.push_back(fmt::format(
+                "window \"{}\" has access \"w\" and is mapped: on x86 what can be written can be read",
+                window.name));
+        }
     }
     if (profile.device->forward == Forward::Anyone) {
         found.emplace_back(

@@ -37,6 +37,10 @@ struct Window {
 
     /// Whether clients reach it in whole pages.
     [[nodiscard]] bool by_pages() const { return by_mmap || by_dmabuf; }
+    /// Whether clients can read what they may only write: no page of x86 can be written and not read.
+    [[nodiscard]] bool reads_although_write_only() const {
+        return by_pages() && access.write && !access.read;
+    }
 };
 
 struct DmaMemory {

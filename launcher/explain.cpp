@@ -68,6 +68,10 @@ std::string verbs(const Access& access) {
     return access.read ? "only read" : "only write";
 }
 
+std::string verbs(const Window& window) {
+    return window.reads_although_write_only() ? "write (and on x86 read)" : verbs(window.access);
+}
+
 std::string stepped(const Stepped& value, unsigned slices) {
     if (value.stride == 0 || slices == 1) return fmt::format("{:#x}", value.base);
     return fmt::format("{:#x} + slice × {:#x}", value.base, value.stride);
@@ -136,7 +140,7 @@ std::string explain_profile(const Profile& profile, const BarSizes& bars, unsign
         text += profile.slices == 1 ? "The client may\n"
                                     : fmt::format("A client of one of the {} slices may\n", profile.slices);
         for (const Window& window : device.windows) {
-            text += fmt::format("  - {} {} of {} at {} (\"{}\"), by {}\n", verbs(window.access),
+            text += fmt::format("  - {} {} of {} at {} (\"{}\"), by {}\n", verbs(window),
                                 format_size(window.length), region_name(window.region),
                                 stepped(window.offset, profile.slices), window.name, methods(window));
         }

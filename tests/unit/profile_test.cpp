@@ -258,6 +258,25 @@ TEST(Profile, SharedPagesMayBeMeant) {
     EXPECT_THAT(weakenings(*profile), ::testing::Contains(HasSubstr("doorbell")));
 }
 
+TEST(Profile, MappedWriteOnlyWindowsCanBeRead) {
+    Json document = Json::parse(kGood);
+    Json& window = document["device"]["windows"][0];
+    const auto found = [&](const char* access, const Json& methods) {
+        window["access"] = access;
+        window["methods"] = methods;
+        const auto profile = read(document.dump());
+        EXPECT_TRUE(profile) << profile.error().message;
+        return profile ? weakenings(*profile) : std::vector<std::string>{};
+    };
+    const auto is_said = ::testing::Contains(
+        AllOf(HasSubstr("window \"doorbell\""), HasSubstr("what can be written can be read")));
+    EXPECT_THAT(found("w", {"mmap"}), is_said);
+    EXPECT_THAT(found("w", {"dmabuf"}), is_said);
+    EXPECT_THAT(found("w", {"pread"}), Not(is_said));
+    EXPECT_THAT(found("rw", {"mmap"}), Not(is_said));
+    EXPECT_THAT(found("r", {"mmap"}), Not(is_said));
+}
+
 TEST(Profile, SmallerThanAPageStillOwnsThePage) {
     Json document = Json::parse(kGood);
     document["device"]["windows"][0] = {{
