@@ -47,27 +47,35 @@ bool holds_word(const std::string& words, std::string_view word) {
     return false;
 }
 
-/// Lets children of `parent` have `controller`.
+/// Whether the kernel would make a threaded domain of this cgroup if it enabled a controller in it. The root
+/// of the hierarchy, which has no type, may hold processes and limit its children as well.
+bool holds_processes_below_root(const std::string& folder) {
+    return ::access((folder + "/cgroup.type").c_str(), F_OK) == 0 &&
+           !read_file(folder + "/cgroup.procs").empty();
+}
+
+/// Lets children of `parent` have `controller`. It stays enabled: other launches, and whoever made a cgroup
+/// here since, may limit by it, and the kernel would drop their limits without a word.
 Status enable_controller(const std::string& parent, std::string_view controller) {
     if (holds_word(read_file(parent + "/cgroup.subtree_control"), controller)) return {};
     if (!holds_word(read_file(parent + "/cgroup.controllers"), controller)) {
         return fail(
             "{}: controller {} is not there; it may be bound to a cgroup v1 hierarchy, or not be delegated "
-            "to this "
-            "cgroup: boot with cgroup v2 alone, or start with systemd-run --scope -p Delegate=yes",
+            "to this cgroup: boot with cgroup v2 alone, or start with systemd-run --scope -p Delegate=yes",
+            parent, controller);
+    }
+    // Asked, not tried: memory is refused with EBUSY, but cpu and pids would be enabled, and no process can
+    // be born in a cgroup below from then on, with limits or without.
+    if (holds_processes_below_root(parent)) {
+        return fail(
+            "{}: controller {} cannot be enabled while processes (postern is one) are in this cgroup itself; "
+            "let systemd limit it all (systemd-run -p MemoryMax=1G postern …), or start postern from the "
+            "root cgroup",
             parent, controller);
     }
     const UniqueFd folder(::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     const int errnum = write_at(folder.get(), "cgroup.subtree_control", fmt::format("+{}", controller));
     if (errnum == 0) return {};
-    if (errnum == EBUSY) {
-        return fail_errno(
-            errnum,
-            "{}: controller {} cannot be enabled while processes are in this cgroup itself; start postern "
-            "from a "
-            "cgroup above (mkdir {}/launcher and move the shell there), or without cgroup limits",
-            parent, controller, parent);
-    }
     return fail_errno(errnum, "{}: enabling controller {}", parent, controller);
 }
 

@@ -489,6 +489,44 @@ class BadInput(Lab):
         self.refused_with(lambda p: p["device"]["setup"].update(device=["no-such-setup"]), "no-such-setup", "not found")
 
 
+class Limits(Lab):
+    """Controllers of cgroup v2, which a cgroup with processes in it cannot have for its children, but for the root."""
+
+    def setUp(self):
+        super().setUp()
+        self.cgroup = "/sys/fs/cgroup/e2e-limits"
+        os.mkdir(self.cgroup)
+        self.addCleanup(os.rmdir, self.cgroup)
+
+    @staticmethod
+    def into(cgroup):
+        """What a child does first: it moves there."""
+        def move():
+            with open(f"{cgroup}/cgroup.procs", "w") as file:
+                file.write(str(os.getpid()))
+        return move
+
+    def run_in(self, cgroup, limits):
+        path = f"{self.folder}/limited.json"
+        with open(path, "w") as file:
+            json.dump({"postern": 1, "sandbox": {"cgroup": limits}}, file)
+
+        return postern("run", "--profile", path, "--", "/bin/true", preexec_fn=self.into(cgroup))
+
+    def test_in_the_root_cgroup(self):
+        self.assertRan(self.run_in("/sys/fs/cgroup", {"pids.max": "30", "memory.max": "64MiB"}))
+
+    def test_below_it_a_refusal_leaves_the_cgroup_usable(self):
+        for controller, limit in (("pids", {"pids.max": "30"}), ("memory", {"memory.max": "64MiB"})):
+            with open("/sys/fs/cgroup/cgroup.subtree_control", "w") as file:
+                file.write(f"+{controller}")
+            self.assertRefused(self.run_in(self.cgroup, limit), self.cgroup, f"controller {controller}", "systemd-run")
+        for name, says in (("cgroup.subtree_control", ""), ("cgroup.type", "domain")):
+            with open(f"{self.cgroup}/{name}") as file:
+                self.assertEqual(file.read().strip(), says)
+        self.assertRan(on_blk("--", "/bin/true", preexec_fn=self.into(self.cgroup)))
+
+
 class LauncherKilled(Lab):
     def test_at_any_moment_no_client_survives_and_the_next_launch_works(self):
         rng = random.Random(20)
