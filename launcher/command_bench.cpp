@@ -198,6 +198,7 @@ Command add_bench_command(CLI::App& app) {
         ->type_name("BDF")
         ->required();
     command->add_option("--profile", options->profile, "profile of the virtio-blk client")
+        ->type_name("NAME|FILE")
         ->capture_default_str();
     command->add_option("--rounds", options->rounds, "rounds, each with every side")
         ->check(CLI::Range(1, 1000))

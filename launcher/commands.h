@@ -26,6 +26,8 @@ using Command = std::function<int(const CommandLine& rest)>;
 [[nodiscard]] Command add_unbind_command(CLI::App& app);
 [[nodiscard]] Command add_profile_command(CLI::App& app);
 [[nodiscard]] Command add_bench_command(CLI::App& app);
+/// Tells of all commands of `app`, those that are added later, too.
+[[nodiscard]] Command add_completion_command(CLI::App& app);
 
 /// Exit status of `postern run` and `pool` where postern itself failed.
 inline constexpr int kLaunchFailed = 125;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "broker-core/result.h"
+#include "launcher/command_tree.h"
 #include "launcher/commands.h"
 
 namespace postern {
@@ -28,11 +29,12 @@ int main_with_arguments(std::vector<std::string> words) {
     CLI::App app(
         "Launches clients of user space PCI drivers in a sandbox, with a guarded piece of the device.",
         "postern");
-    app.set_version_flag("--version", "postern " POSTERN_VERSION);
     app.require_subcommand(1);
     const std::vector<Command> commands{
-        add_run_command(app),  add_pool_command(app),   add_check_command(app),   add_devices_command(app),
-        add_bind_command(app), add_unbind_command(app), add_profile_command(app), add_bench_command(app)};
+        add_run_command(app),     add_pool_command(app),  add_check_command(app),
+        add_devices_command(app), add_bind_command(app),  add_unbind_command(app),
+        add_profile_command(app), add_bench_command(app), add_completion_command(app)};
+    add_version_flags(app, "postern " POSTERN_VERSION);
     const auto chosen = [&] {
         return app.get_subcommands().empty() ? nullptr : app.get_subcommands().front();
     };
