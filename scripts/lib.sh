@@ -19,7 +19,7 @@ packages=(
     nlohmann-json3-dev libcli11-dev libfmt-dev libexpected-dev
     qemu-system-x86 busybox-static cpio kmod zstd xz-utils
     libgtest-dev libgmock-dev golang-github-containers-common python3 python3-jsonschema strace
-    clang-tidy clang-format libclang-rt-14-dev
+    clang-tidy clang-format libclang-rt-14-dev groff-base
 )
 
 as_root() {
