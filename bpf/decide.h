@@ -175,26 +175,45 @@ static __always_inline int postern_any_window_reads(const struct postern_policy*
 }
 
 /*
+ * The entry of a command, or one of another command: the list is sorted by command (unused entries last, with
+ * ~0), or it is searched in vain. Without branches, in as many steps for every command.
+ */
+static __always_inline const struct postern_ioctl* postern_find_ioctl(const struct postern_policy* policy,
+                                                                      __u32 cmd) {
+    __u32 at = 0;
+#if POSTERN_MAX_IOCTLS != 64
+#error "the steps of the search are for 64 entries"
+#endif
+#define POSTERN_SEARCH_STEP(step) \
+    at += (__u32)postern_less(policy->ioctls[(at + (step) - 1) & (POSTERN_MAX_IOCTLS - 1)].cmd, cmd) * (step)
+    POSTERN_SEARCH_STEP(32u);
+    POSTERN_SEARCH_STEP(16u);
+    POSTERN_SEARCH_STEP(8u);
+    POSTERN_SEARCH_STEP(4u);
+    POSTERN_SEARCH_STEP(2u);
+    POSTERN_SEARCH_STEP(1u);
+#undef POSTERN_SEARCH_STEP
+    return &policy->ioctls[at & (POSTERN_MAX_IOCTLS - 1)];
+}
+
+/*
  * ioctl(2). The command is the hook's own argument. The number is checked all the same: whatever reaches this
  * hook by another way (a 32-bit ioctl, on kernels without a hook of its own for that) is not known.
  *
  * Allowed only as far as `rules`, which is left NULL if there are none, allow it: postern_decide_block().
  */
-static __always_inline int postern_decide_ioctl(const struct postern_policy* policy,
-                                                const struct postern_call* call,
-                                                const struct postern_ioctl** rules) {
+static __always_inline int postern_decide_ioctl(const struct postern_policy* policy, __u32 task, __u64 nr,
+                                                __u32 cmd, const struct postern_ioctl** rules) {
     *rules = 0;
-    if (call->task & POSTERN_TASK_COMPAT) return POSTERN_DENY_COMPAT;
-    if (call->task & POSTERN_TASK_KERNEL) return POSTERN_DENY_TASK;
-    if (call->nr != POSTERN_NR_IOCTL) return POSTERN_DENY_SYSCALL;
-    for (__u32 i = 0; i < POSTERN_MAX_IOCTLS; i++) {
-        if (i >= policy->n_ioctls) break;
-        const struct postern_ioctl* listed = &policy->ioctls[i];
-        if (listed->cmd != call->cmd || listed->flags != 0) continue;
-        *rules = listed->n_rules ? listed : 0;
-        return POSTERN_ALLOW;
-    }
-    return POSTERN_DENY_COMMAND;
+    if (policy->flags & POSTERN_POLICY_REVOKED) return POSTERN_DENY_REVOKED;
+    if (task & ~POSTERN_TASK_KNOWN) return POSTERN_DENY_TASK;
+    if (task & POSTERN_TASK_COMPAT) return POSTERN_DENY_COMPAT;
+    if (task & POSTERN_TASK_KERNEL) return POSTERN_DENY_TASK;
+    if (nr != POSTERN_NR_IOCTL) return POSTERN_DENY_SYSCALL;
+    const struct postern_ioctl* listed = postern_find_ioctl(policy, cmd);
+    if (listed->cmd != cmd || listed->flags != POSTERN_IOCTL_ALLOWED) return POSTERN_DENY_COMMAND;
+    if (listed->n_rules) *rules = listed;
+    return POSTERN_ALLOW;
 }
 
 /*
@@ -249,8 +268,8 @@ static __always_inline int postern_decide_block(const struct postern_policy* pol
 
 /*
  * Narrows the policy as the caller asks: POSTERN_RESTRICTED, or POSTERN_BAD_RESTRICTION with nothing changed.
- * Bits are only ever taken away or (POSTERN_IOCTL_GONE) put where they forbid, so calls that are decided
- * meanwhile see more or less of it, and nobody can widen anything.
+ * Bits are only ever taken away, so calls that are decided meanwhile see more or less of it, and nobody can
+ * widen anything.
  */
 static __always_inline int postern_restrict(struct postern_policy* policy, __u64 request) {
     const __u32 lost = (__u32)request & POSTERN_WINDOW_KNOWN;
@@ -261,7 +280,7 @@ static __always_inline int postern_restrict(struct postern_policy* policy, __u64
             const int all = POSTERN_RESTRICT_OP(request) == POSTERN_RESTRICT_IOCTLS;
             if (request & (all ? 0x00ffffffffffffffull : 0x00ffffff00000000ull)) return POSTERN_BAD_RESTRICTION;
             for (__u32 i = 0; i < POSTERN_MAX_IOCTLS; i++) {
-                if (all || policy->ioctls[i].cmd == (__u32)request) policy->ioctls[i].flags = POSTERN_IOCTL_GONE;
+                if (all || policy->ioctls[i].cmd == (__u32)request) policy->ioctls[i].flags = 0;
             }
             return POSTERN_RESTRICTED;
         }
@@ -386,7 +405,7 @@ static __always_inline int postern_decide(const struct postern_policy* policy,
     switch (call->hook) {
         case POSTERN_HOOK_IOCTL: {
             const struct postern_ioctl* rules = 0;
-            const int verdict = postern_decide_ioctl(policy, call, &rules);
+            const int verdict = postern_decide_ioctl(policy, call->task, call->nr, call->cmd, &rules);
             return rules ? postern_decide_block(policy, rules, call) : verdict;
         }
         case POSTERN_HOOK_IOCTL_COMPAT:

@@ -14,8 +14,12 @@
  *
  * What is decided and why stands in decide.h. Here is only where the facts come from.
  *
- * A program for every hook runs for every file of the machine, so each begins with one test on file->f_op
- * against a filter, and an unrelated file is done with after it.
+ * A program for every hook runs for every file of the machine, so each is one test of file->f_op against a
+ * filter, and all else is in a function of its own: what that needs of registers and stack, an unrelated file
+ * does not pay for.
+ *
+ * The programs take no look at what a BPF program before them said: once one refuses, the trampoline runs none
+ * of the others (arch/x86/net/bpf_jit_comp.c, invoke_bpf_mod_ret).
  */
 #include "core.h"
 
@@ -317,105 +321,133 @@ static __always_inline int find_seals(struct postern_call* call) {
     return POSTERN_ALLOW;
 }
 
-static __always_inline int decide_ioctl(struct postern_policy* policy, struct postern_call* call) {
+/* The hook's arguments, as the program was called with them. */
+#define ARG(ctx, type, n) ((type)(ctx)[n])
+
+/* An ioctl that needs more than its command: one with rules, a request to narrow, a refusal. */
+static __noinline int rule_rare_ioctl(unsigned long long* ctx, struct postern_policy* policy) {
+    struct postern_call call = {
+        .hook = POSTERN_HOOK_IOCTL, .cmd = ARG(ctx, __u32, 1), .arg = ARG(ctx, __u64, 2)};
     const struct postern_ioctl* rules = NULL;
 
-    if (policy->flags & POSTERN_POLICY_REVOKED) return POSTERN_DENY_REVOKED;
-    int verdict = postern_decide_ioctl(policy, call, &rules);
-    if (call->cmd == POSTERN_IOC_RESTRICT && verdict == POSTERN_DENY_COMMAND) {
-        return postern_restrict(policy, call->arg);
-    }
-    if (!rules) return verdict;
-    verdict = find_seals(call);
-    return verdict == POSTERN_ALLOW ? postern_decide_block(policy, rules, call) : verdict;
-}
-
-/* `ret` is what a BPF program before this one said, and its refusal stands. */
-SEC("lsm/file_ioctl")
-int BPF_PROG(on_ioctl, struct file* file, unsigned int cmd, unsigned long arg, int ret) {
-    if (ret) return -EPERM;
-    if (!may_be_ours(file->f_op)) return 0;
-
-    const __u64 key = (__u64)file;
-    struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
-    struct postern_call call = {.hook = POSTERN_HOOK_IOCTL, .cmd = cmd, .arg = arg};
     read_syscall(&call);
-    if (!policy) return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
-    return verdict_on(policy, &call, decide_ioctl(policy, &call));
+    int verdict = postern_decide_ioctl(policy, call.task, call.nr, call.cmd, &rules);
+    if (verdict == POSTERN_DENY_COMMAND && call.cmd == POSTERN_IOC_RESTRICT) {
+        verdict = postern_restrict(policy, call.arg);
+    } else if (rules) {
+        verdict = find_seals(&call);
+        if (verdict == POSTERN_ALLOW) verdict = postern_decide_block(policy, rules, &call);
+    }
+    return verdict_on(policy, &call, verdict);
 }
 
-SEC("?lsm/file_ioctl_compat")
-int BPF_PROG(on_ioctl_compat, struct file* file, unsigned int cmd, unsigned long arg, int ret) {
-    if (ret) return -EPERM;
-    if (!may_be_ours(file->f_op)) return 0;
+static __noinline int rule_stray_ioctl(unsigned long long* ctx, __u32 hook) {
+    const struct file* file = ARG(ctx, const struct file*, 0);
+    struct postern_call call = {.hook = hook, .cmd = ARG(ctx, __u32, 1), .arg = ARG(ctx, __u64, 2)};
+    read_syscall(&call);
+    return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
+}
 
-    const __u64 key = (__u64)file;
+static __noinline int rule_ioctl(unsigned long long* ctx) {
+    const __u64 key = ARG(ctx, __u64, 0);
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
-    struct postern_call call = {.hook = POSTERN_HOOK_IOCTL_COMPAT, .cmd = cmd, .arg = arg};
-    if (!policy) return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
+    if (!policy) return rule_stray_ioctl(ctx, POSTERN_HOOK_IOCTL);
+
+    struct task_struct* task = bpf_get_current_task_btf();
+    const struct pt_regs* regs = (const struct pt_regs*)bpf_task_pt_regs(task);
+    const struct postern_ioctl* rules = NULL;
+    const int verdict = postern_decide_ioctl(policy, task_facts(task), regs->orig_ax, ARG(ctx, __u32, 1), &rules);
+    if (verdict == POSTERN_ALLOW && !rules) return 0;
+    return rule_rare_ioctl(ctx, policy);
+}
+
+SEC("lsm/file_ioctl")
+int BPF_PROG(on_ioctl, struct file* file, unsigned int cmd, unsigned long arg) {
+    return may_be_ours(file->f_op) ? rule_ioctl(ctx) : 0;
+}
+
+static __noinline int rule_ioctl_compat(unsigned long long* ctx) {
+    const __u64 key = ARG(ctx, __u64, 0);
+    struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
+    if (!policy) return rule_stray_ioctl(ctx, POSTERN_HOOK_IOCTL_COMPAT);
+    const struct postern_call call = {.hook = POSTERN_HOOK_IOCTL_COMPAT, .cmd = ARG(ctx, __u32, 1)};
     return verdict_on(policy, &call, POSTERN_DENY_COMPAT);
 }
 
-SEC("lsm/mmap_file")
-int BPF_PROG(on_mmap, struct file* file, unsigned long reqprot, unsigned long prot, unsigned long flags,
-             int ret) {
-    if (ret) return -EPERM;
-    /*
-     * Anonymous mappings come with file == NULL. Kernels before 6.15 do not tell the verifier so: it takes
-     * the pointer for a valid one, drops this test and would let a plain load fault. Hence the reads that
-     * cannot.
-     */
-    if (!file) return 0;
-    const struct file_operations* f_op = NULL;
-    if (bpf_core_read(&f_op, sizeof(f_op), &file->f_op) || !may_be_ours(f_op)) return 0;
+SEC("?lsm/file_ioctl_compat")
+int BPF_PROG(on_ioctl_compat, struct file* file, unsigned int cmd, unsigned long arg) {
+    return may_be_ours(file->f_op) ? rule_ioctl_compat(ctx) : 0;
+}
 
+static __noinline int rule_mmap(unsigned long long* ctx) {
+    const struct file* file = ARG(ctx, const struct file*, 0);
     const __u64 key = (__u64)file;
+    const struct file_operations* f_op = NULL;
+    const struct inode* inode = NULL;
+    /* The file may be NULL here, whatever the verifier believes; these reads do not fault. */
+    if (bpf_core_read(&f_op, sizeof(f_op), &file->f_op) || !may_be_ours(f_op)) return 0;
+    if (bpf_core_read(&inode, sizeof(inode), &file->f_inode)) return -EPERM;
+
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
-    struct postern_call call = {.hook = POSTERN_HOOK_MMAP, .reqprot = reqprot, .prot = prot, .flags = flags};
+    struct postern_call call = {.hook = POSTERN_HOOK_MMAP,
+                                .reqprot = ARG(ctx, __u64, 1),
+                                .prot = ARG(ctx, __u64, 2),
+                                .flags = ARG(ctx, __u64, 3)};
     read_syscall(&call);
-    if (!policy) {
-        const struct inode* inode = NULL;
-        bpf_core_read(&inode, sizeof(inode), &file->f_inode);
-        return verdict_on_unregistered(f_op, (__u64)inode, &call);
-    }
+    if (!policy) return verdict_on_unregistered(f_op, (__u64)inode, &call);
     return verdict_on(policy, &call, postern_decide(policy, &call));
 }
 
-SEC("lsm/file_mprotect")
-int BPF_PROG(on_mprotect, struct vm_area_struct* vma, unsigned long reqprot, unsigned long prot, int ret) {
-    if (ret) return -EPERM;
-    const struct file* file = vma->vm_file;
-    if (!file || !may_be_ours(file->f_op)) return 0;
+SEC("lsm/mmap_file")
+int BPF_PROG(on_mmap, struct file* file, unsigned long reqprot, unsigned long prot, unsigned long flags) {
+    /*
+     * Anonymous mappings come with file == NULL. Kernels before 6.15 do not tell the verifier so: it takes
+     * the pointer for a valid one, drops the first test and would let a plain load fault. The second it
+     * cannot drop, since a number is compared; what passes for NULL there goes the way that cannot fault.
+     */
+    if (!file) return 0;
+    if (!low_bits(file)) return rule_mmap(ctx);
+    return may_be_ours(file->f_op) ? rule_mmap(ctx) : 0;
+}
 
+static __noinline int rule_mprotect(unsigned long long* ctx) {
+    const struct vm_area_struct* vma = ARG(ctx, const struct vm_area_struct*, 0);
+    const struct file* file = vma->vm_file;
+    if (!file) return 0;
     const __u64 key = (__u64)file;
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
     const struct postern_call call = {.hook = POSTERN_HOOK_MPROTECT,
-                                      .reqprot = reqprot,
-                                      .prot = prot,
+                                      .reqprot = ARG(ctx, __u64, 1),
+                                      .prot = ARG(ctx, __u64, 2),
                                       .vma_pgoff = vma->vm_pgoff,
                                       .vma_length = vma->vm_end - vma->vm_start};
     if (!policy) return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
     return verdict_on(policy, &call, postern_decide(policy, &call));
 }
 
-SEC("lsm/file_permission")
-int BPF_PROG(on_access, struct file* file, int mask, int ret) {
-    if (ret) return -EPERM;
-    if (!may_be_ours(file->f_op)) return 0;
+SEC("lsm/file_mprotect")
+int BPF_PROG(on_mprotect, struct vm_area_struct* vma, unsigned long reqprot, unsigned long prot) {
+    const struct file* file = vma->vm_file;
+    return file && may_be_ours(file->f_op) ? rule_mprotect(ctx) : 0;
+}
 
+static __noinline int rule_access(unsigned long long* ctx) {
+    const struct file* file = ARG(ctx, const struct file*, 0);
     const __u64 key = (__u64)file;
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
-    struct postern_call call = {.hook = POSTERN_HOOK_ACCESS, .mask = (__u32)mask};
+    struct postern_call call = {.hook = POSTERN_HOOK_ACCESS, .mask = ARG(ctx, __u32, 1)};
     read_syscall(&call);
     if (!policy) return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
     return verdict_on(policy, &call, postern_decide(policy, &call));
 }
 
-SEC("lsm/file_receive")
-int BPF_PROG(on_receive, struct file* file, int ret) {
-    if (ret) return -EPERM;
-    if (!may_be_ours(file->f_op)) return 0;
+SEC("lsm/file_permission")
+int BPF_PROG(on_access, struct file* file, int mask) {
+    return may_be_ours(file->f_op) ? rule_access(ctx) : 0;
+}
 
+static __noinline int rule_receive(unsigned long long* ctx) {
+    const struct file* file = ARG(ctx, const struct file*, 0);
     const __u64 key = (__u64)file;
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
     struct postern_call call = {.hook = POSTERN_HOOK_RECEIVE};
@@ -427,6 +459,11 @@ int BPF_PROG(on_receive, struct file* file, int ret) {
         call.task |= POSTERN_TASK_IN_SANDBOX;
     }
     return verdict_on(policy, &call, postern_decide(policy, &call));
+}
+
+SEC("lsm/file_receive")
+int BPF_PROG(on_receive, struct file* file) {
+    return may_be_ours(file->f_op) ? rule_receive(ctx) : 0;
 }
 
 SEC("lsm/file_free_security")

@@ -57,8 +57,8 @@ struct postern_rule {
 
 /* postern_ioctl.size_at: the block is always block_size bytes long */
 #define POSTERN_SIZE_FIXED 0xffffu
-/* postern_ioctl.flags: the right to it was given up */
-#define POSTERN_IOCTL_GONE 1u
+/* postern_ioctl.flags: exactly this, or the entry allows nothing: it is unused, or the right was given up */
+#define POSTERN_IOCTL_ALLOWED 1u
 
 /* One ioctl that may be called; if it has rules, only with an argument block that lies sealed and fits them. */
 struct postern_ioctl {
@@ -123,10 +123,8 @@ struct postern_policy {
     __u32 cgroup_level; /* depth of the sandbox's folder below the root, whose level is 0 */
     __u32 forward;
     __u32 flags;
-    __u32 n_ioctls;
     __u32 n_windows;
-    __u32 pad;
-    struct postern_ioctl ioctls[POSTERN_MAX_IOCTLS];
+    struct postern_ioctl ioctls[POSTERN_MAX_IOCTLS]; /* by command; unused ones last, with cmd ~0 */
     struct postern_rule rules[POSTERN_MAX_RULES];
     struct postern_range windows[POSTERN_MAX_WINDOWS];
 };
@@ -250,8 +248,8 @@ struct postern_event {
 POSTERN_ASSERT_SIZE(struct postern_rule, 32);
 POSTERN_ASSERT_SIZE(struct postern_ioctl, 16);
 POSTERN_ASSERT_SIZE(struct postern_range, 32);
-POSTERN_ASSERT_SIZE(struct postern_policy, 3776);
-POSTERN_ASSERT_SIZE(struct postern_pending, 3816);
+POSTERN_ASSERT_SIZE(struct postern_policy, 3768);
+POSTERN_ASSERT_SIZE(struct postern_pending, 3808);
 POSTERN_ASSERT_SIZE(struct postern_revocation, 56);
 POSTERN_ASSERT_SIZE(struct postern_about, 16);
 POSTERN_ASSERT_SIZE(struct postern_kinds, 264);

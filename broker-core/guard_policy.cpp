@@ -71,10 +71,17 @@ Status encode_ioctls(const FilePolicy& policy, postern_policy& encoded) {
     if (merged.size() > POSTERN_MAX_IOCTLS)
         return fail("{} ioctls; the guard holds {}", merged.size(), POSTERN_MAX_IOCTLS);
 
+    // The guard searches by halves.
+    std::sort(merged.begin(), merged.end(),
+              [](const GuardIoctl& a, const GuardIoctl& b) { return a.number < b.number; });
+    for (postern_ioctl& unused : encoded.ioctls) unused.cmd = ~0U;
+
     std::vector<postern_rule> rules;
+    size_t used = 0;
     for (const GuardIoctl& each : merged) {
-        postern_ioctl& listed = encoded.ioctls[encoded.n_ioctls++];
+        postern_ioctl& listed = encoded.ioctls[used++];
         listed.cmd = each.number;
+        listed.flags = POSTERN_IOCTL_ALLOWED;
         if (each.alternatives.empty()) continue;
         const size_t first = rules.size();
         if (auto added = add_rules(each.alternatives, rules); !added)

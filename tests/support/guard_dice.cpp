@@ -49,15 +49,18 @@ void BlockPage::fill(Dice& dice, postern_call& call) {
 
 postern_policy random_policy(Dice& dice) {
     postern_policy policy{};
-    policy.n_ioctls = static_cast<uint32_t>(dice.one_in(50) ? dice.below(1ULL << 32) : dice.below(4));
+    const size_t n_ioctls = dice.one_in(50) ? POSTERN_MAX_IOCTLS : dice.below(5);
     policy.n_windows = static_cast<uint32_t>(dice.one_in(50) ? dice.below(1ULL << 32) : dice.below(5));
     policy.forward = static_cast<uint32_t>(dice.below(4));
     policy.flags = static_cast<uint32_t>(dice.one_in(8) ? dice.below(8) : dice.below(4));
-    const bool all = policy.n_ioctls > 4 || policy.n_windows > 5;
+    const bool all = policy.n_windows > 5;
     const auto some = [all](auto& array, size_t few) { return all ? std::size(array) : few; };
-    for (size_t i = 0; i < some(policy.ioctls, 4); i++) {
+    std::fill(std::begin(policy.ioctls), std::end(policy.ioctls), postern_ioctl{~0U, 0, 0, 0, 0, 0});
+    for (size_t i = 0; i < n_ioctls; i++) {
         postern_ioctl& listed = policy.ioctls[i];
-        listed.cmd = static_cast<uint32_t>(dice.below(6));
+        listed.flags = POSTERN_IOCTL_ALLOWED;
+        // In order and each once, as the guard's own makers have them; a long list goes far.
+        listed.cmd = static_cast<uint32_t>((i == 0 ? 0 : policy.ioctls[i - 1].cmd + 1) + dice.below(2));
         if (dice.one_in(8)) listed.flags = static_cast<uint32_t>(dice.below(3));
         if (dice.one_in(3)) continue;
         listed.first_rule = static_cast<uint16_t>(dice.one_in(32) ? dice.below(0x10000) : dice.below(8));
@@ -104,7 +107,7 @@ postern_call random_call(Dice& dice, const postern_policy& policy) {
             call.args[2] = 1 + dice.below(16);
         }
     }
-    call.cmd = policy.ioctls[dice.below(4)].cmd;
+    call.cmd = policy.ioctls[dice.one_in(8) ? dice.below(POSTERN_MAX_IOCTLS) : dice.below(4)].cmd;
     if (dice.one_in(4)) call.cmd = static_cast<uint32_t>(dice.below(6));
     call.mask = call.nr == 17 ? 4 : 2;
     if (dice.one_in(8)) call.mask = static_cast<uint32_t>(dice.below(64));

@@ -94,8 +94,8 @@ bool model_allows(const postern_policy& policy, const postern_call& call) {
     switch (call.hook) {
         case POSTERN_HOOK_IOCTL: {
             const postern_ioctl* listed = nullptr;
-            for (uint32_t i = 0; i < policy.n_ioctls && i < 64 && listed == nullptr; i++) {
-                if (policy.ioctls[i].cmd == call.cmd && policy.ioctls[i].flags == 0) listed = &policy.ioctls[i];
+            for (uint32_t i = 0; i < 64 && listed == nullptr; i++) {
+                if (policy.ioctls[i].cmd == call.cmd && policy.ioctls[i].flags == 1) listed = &policy.ioctls[i];
             }
             if (listed == nullptr || call.nr != 16 || compat || kernel) return false;
             return listed->n_rules == 0 || block_fits(policy, *listed, call);

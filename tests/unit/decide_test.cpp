@@ -127,6 +127,23 @@ TEST(Decide, IoctlsByCommand) {
     EXPECT_EQ(POSTERN_DENY_COMMAND, decide(ioctl_call(0)));  // the unused rest of the list holds zeros
 }
 
+TEST(Decide, EveryCommandOfALongList) {
+    FilePolicy policy = example();
+    policy.ioctls.clear();
+    // Not in order, and with the largest there is.
+    for (uint32_t i = 0; i < 63; i++) policy.ioctls.push_back({.number = (i * 37 % 63 + 1) * 3});
+    policy.ioctls.push_back({.number = ~0U});
+    const postern_policy made = encoded(policy);
+    for (uint32_t number = 0; number < 200; number++) {
+        const postern_call call = ioctl_call(number);
+        const bool listed = number > 0 && number % 3 == 0 && number <= 189;
+        EXPECT_EQ(listed, postern_decide(&made, &call) == POSTERN_ALLOW) << number;
+    }
+    const postern_call largest = ioctl_call(~0U);
+    EXPECT_EQ(POSTERN_ALLOW, postern_decide(&made, &largest));
+    EXPECT_EQ(POSTERN_DENY_COMMAND, decide(largest));  // there it is an unused entry's
+}
+
 TEST(Decide, IoctlsOnlyFromTheSystemCall) {
     EXPECT_EQ(POSTERN_DENY_SYSCALL, decide(with_nr(ioctl_call(0x3b6b), 54)));               // i386
     EXPECT_EQ(POSTERN_DENY_SYSCALL, decide(with_nr(ioctl_call(0x3b6b), 0x40000000 + 16)));  // x32
@@ -302,8 +319,10 @@ TEST(EncodePolicy, KeepsEverything) {
     EXPECT_EQ(2U, policy.cgroup_level);
     EXPECT_EQ(POSTERN_FORWARD_SANDBOX, policy.forward);
     EXPECT_EQ(POSTERN_POLICY_EXCLUSIVE, policy.flags);
-    ASSERT_EQ(2U, policy.n_ioctls);
+    EXPECT_EQ(0x3b6bU, policy.ioctls[0].cmd);
     EXPECT_EQ(0x3b6cU, policy.ioctls[1].cmd);
+    EXPECT_EQ(0U, policy.ioctls[2].flags);
+    EXPECT_EQ(~0U, policy.ioctls[2].cmd);
     ASSERT_EQ(5U, policy.n_windows);
     EXPECT_EQ(kFar + 0x3000, policy.windows[0].offset);
     EXPECT_EQ(0x2000U, policy.windows[0].length);
