@@ -384,7 +384,8 @@ static __noinline int rule_mmap(unsigned long long* ctx) {
     const __u64 key = (__u64)file;
     const struct file_operations* f_op = NULL;
     const struct inode* inode = NULL;
-    /* The file may be NULL here, whatever the verifier believes; these reads do not fault. */
+    /* Where this test is dropped, see on_mmap, the file may be NULL, and these reads do not fault. */
+    if (!file) return 0;
     if (bpf_core_read(&f_op, sizeof(f_op), &file->f_op) || !may_be_ours(f_op)) return 0;
     if (bpf_core_read(&inode, sizeof(inode), &file->f_inode)) return -EPERM;
 
