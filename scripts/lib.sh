@@ -18,7 +18,7 @@ packages=(
     libbpf-dev libelf-dev zlib1g-dev libseccomp-dev libcap-dev
     nlohmann-json3-dev libcli11-dev libfmt-dev libexpected-dev
     qemu-system-x86 busybox-static cpio kmod zstd xz-utils
-    libgtest-dev libgmock-dev golang-github-containers-common python3 python3-jsonschema strace
+    libgtest-dev libgmock-dev golang-github-containers-common python3 python3-jsonschema strace stress-ng trinity
     clang-tidy clang-format libclang-rt-14-dev groff-base
 )
 
