@@ -99,7 +99,10 @@ struct {
     __type(value, struct postern_listener);
 } listeners SEC(".maps");
 
-/* Written by the iterator alone, one registration at a time; the only global, so it is the whole of .bss. */
+/* Set before the programs are loaded: the verifier knows that on_mmap's file may be NULL (Linux 6.15). */
+const volatile _Bool knows_null = 0;
+
+/* Written by the iterator alone, one registration at a time; the only global variable, so it is the whole of .bss. */
 struct postern_state state;
 
 static __always_inline long postern_fetch(__u64 address, __u32 width, __u64* value) {
@@ -151,7 +154,7 @@ static __always_inline __u64 stray_in(const struct file_operations* f_op, __u64 
 }
 
 /* What the current task is, apart from the policy. */
-static __always_inline __u32 task_facts(const struct task_struct* task) {
+static __always_inline __u32 task_facts(const struct task_struct* task, int with_io_uring) {
     __u32 facts = 0;
 
     /*
@@ -163,7 +166,7 @@ static __always_inline __u32 task_facts(const struct task_struct* task) {
         facts |= POSTERN_TASK_COMPAT;
     }
     if (task->flags & (PF_KTHREAD | PF_IO_WORKER)) facts |= POSTERN_TASK_KERNEL;
-    if (bpf_core_field_exists(task->io_uring) && task->io_uring) facts |= POSTERN_TASK_IO_URING;
+    if (with_io_uring && bpf_core_field_exists(task->io_uring) && task->io_uring) facts |= POSTERN_TASK_IO_URING;
     return facts;
 }
 
@@ -172,7 +175,7 @@ static __always_inline void read_syscall(struct postern_call* call) {
     struct task_struct* task = bpf_get_current_task_btf();
     const struct pt_regs* regs = (const struct pt_regs*)bpf_task_pt_regs(task);
 
-    call->task = task_facts(task);
+    call->task = task_facts(task, 1);
     call->nr = regs->orig_ax;
     call->args[0] = regs->di;
     call->args[1] = regs->si;
@@ -325,13 +328,12 @@ static __always_inline int find_seals(struct postern_call* call) {
 #define ARG(ctx, type, n) ((type)(ctx)[n])
 
 /* An ioctl that needs more than its command: one with rules, a request to narrow, a refusal. */
-static __noinline int rule_rare_ioctl(unsigned long long* ctx, struct postern_policy* policy) {
+static __noinline int rule_rare_ioctl(unsigned long long* ctx, struct postern_policy* policy,
+                                      const struct postern_ioctl* rules, int verdict) {
     struct postern_call call = {
         .hook = POSTERN_HOOK_IOCTL, .cmd = ARG(ctx, __u32, 1), .arg = ARG(ctx, __u64, 2)};
-    const struct postern_ioctl* rules = NULL;
 
     read_syscall(&call);
-    int verdict = postern_decide_ioctl(policy, call.task, call.nr, call.cmd, &rules);
     if (verdict == POSTERN_DENY_COMMAND && call.cmd == POSTERN_IOC_RESTRICT) {
         verdict = postern_restrict(policy, call.arg);
     } else if (rules) {
@@ -341,9 +343,10 @@ static __noinline int rule_rare_ioctl(unsigned long long* ctx, struct postern_po
     return verdict_on(policy, &call, verdict);
 }
 
-static __noinline int rule_stray_ioctl(unsigned long long* ctx, __u32 hook) {
+static __noinline int rule_stray_ioctl(unsigned long long* ctx) {
     const struct file* file = ARG(ctx, const struct file*, 0);
-    struct postern_call call = {.hook = hook, .cmd = ARG(ctx, __u32, 1), .arg = ARG(ctx, __u64, 2)};
+    struct postern_call call = {
+        .hook = POSTERN_HOOK_IOCTL, .cmd = ARG(ctx, __u32, 1), .arg = ARG(ctx, __u64, 2)};
     read_syscall(&call);
     return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
 }
@@ -351,14 +354,20 @@ static __noinline int rule_stray_ioctl(unsigned long long* ctx, __u32 hook) {
 static __noinline int rule_ioctl(unsigned long long* ctx) {
     const __u64 key = ARG(ctx, __u64, 0);
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
-    if (!policy) return rule_stray_ioctl(ctx, POSTERN_HOOK_IOCTL);
+    if (!policy) return rule_stray_ioctl(ctx);
 
     struct task_struct* task = bpf_get_current_task_btf();
+    const __u32 facts = task_facts(task, 0);
+    /* The same answer as below, which need not keep the task's facts any longer. */
+    if (facts) {
+        return rule_rare_ioctl(ctx, policy, NULL,
+                               facts & POSTERN_TASK_COMPAT ? POSTERN_DENY_COMPAT : POSTERN_DENY_TASK);
+    }
     const struct pt_regs* regs = (const struct pt_regs*)bpf_task_pt_regs(task);
     const struct postern_ioctl* rules = NULL;
-    const int verdict = postern_decide_ioctl(policy, task_facts(task), regs->orig_ax, ARG(ctx, __u32, 1), &rules);
+    const int verdict = postern_decide_ioctl(policy, 0, regs->orig_ax, ARG(ctx, __u32, 1), &rules);
     if (verdict == POSTERN_ALLOW && !rules) return 0;
-    return rule_rare_ioctl(ctx, policy);
+    return rule_rare_ioctl(ctx, policy, rules, verdict);
 }
 
 SEC("lsm/file_ioctl")
@@ -367,10 +376,11 @@ int BPF_PROG(on_ioctl, struct file* file, unsigned int cmd, unsigned long arg) {
 }
 
 static __noinline int rule_ioctl_compat(unsigned long long* ctx) {
-    const __u64 key = ARG(ctx, __u64, 0);
+    const struct file* file = ARG(ctx, const struct file*, 0);
+    const __u64 key = (__u64)file;
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
-    if (!policy) return rule_stray_ioctl(ctx, POSTERN_HOOK_IOCTL_COMPAT);
     const struct postern_call call = {.hook = POSTERN_HOOK_IOCTL_COMPAT, .cmd = ARG(ctx, __u32, 1)};
+    if (!policy) return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
     return verdict_on(policy, &call, POSTERN_DENY_COMPAT);
 }
 
@@ -407,7 +417,7 @@ int BPF_PROG(on_mmap, struct file* file, unsigned long reqprot, unsigned long pr
      * cannot drop, since a number is compared; what passes for NULL there goes the way that cannot fault.
      */
     if (!file) return 0;
-    if (!low_bits(file)) return rule_mmap(ctx);
+    if (!knows_null && !low_bits(file)) return rule_mmap(ctx);
     return may_be_ours(file->f_op) ? rule_mmap(ctx) : 0;
 }
 

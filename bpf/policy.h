@@ -57,15 +57,16 @@ struct postern_rule {
 
 /* postern_ioctl.size_at: the block is always block_size bytes long */
 #define POSTERN_SIZE_FIXED 0xffffu
-/* postern_ioctl.flags: exactly this, or the entry allows nothing: it is unused, or the right was given up */
-#define POSTERN_IOCTL_ALLOWED 1u
+/* postern_ioctl.flags: anything else allows nothing, such as 0 of an unused entry or a right given up */
+#define POSTERN_IOCTL_ALLOWED 1u /* with any argument */
+#define POSTERN_IOCTL_RULED 2u   /* with an argument block that lies sealed and fits the rules */
 
-/* One ioctl that may be called; if it has rules, only with an argument block that lies sealed and fits them. */
+/* One ioctl that may be called. */
 struct postern_ioctl {
     __u32 cmd;
     __u32 flags;
     __u16 first_rule;
-    __u16 n_rules;    /* 0: with any argument */
+    __u16 n_rules;
     __u16 block_size; /* bytes that the kernel reads at least */
     __u16 size_at;    /* where in the block a __u32 says how long it is, such as vfio's argsz */
 };
@@ -123,8 +124,10 @@ struct postern_policy {
     __u32 cgroup_level; /* depth of the sandbox's folder below the root, whose level is 0 */
     __u32 forward;
     __u32 flags;
+    __u32 n_ioctls;
     __u32 n_windows;
-    struct postern_ioctl ioctls[POSTERN_MAX_IOCTLS]; /* by command; unused ones last, with cmd ~0 */
+    __u32 pad;
+    struct postern_ioctl ioctls[POSTERN_MAX_IOCTLS]; /* n_ioctls by command, then unused ones with cmd ~0 */
     struct postern_rule rules[POSTERN_MAX_RULES];
     struct postern_range windows[POSTERN_MAX_WINDOWS];
 };
@@ -248,8 +251,8 @@ struct postern_event {
 POSTERN_ASSERT_SIZE(struct postern_rule, 32);
 POSTERN_ASSERT_SIZE(struct postern_ioctl, 16);
 POSTERN_ASSERT_SIZE(struct postern_range, 32);
-POSTERN_ASSERT_SIZE(struct postern_policy, 3768);
-POSTERN_ASSERT_SIZE(struct postern_pending, 3808);
+POSTERN_ASSERT_SIZE(struct postern_policy, 3776);
+POSTERN_ASSERT_SIZE(struct postern_pending, 3816);
 POSTERN_ASSERT_SIZE(struct postern_revocation, 56);
 POSTERN_ASSERT_SIZE(struct postern_about, 16);
 POSTERN_ASSERT_SIZE(struct postern_kinds, 264);

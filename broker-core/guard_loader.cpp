@@ -11,9 +11,11 @@
 #include <guard.stamp.h>
 #include <sys/utsname.h>
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <memory>
+#include <string_view>
 
 #include "broker-core/scope_guard.h"
 
@@ -52,6 +54,16 @@ class KernelFunctions {
     }
     [[nodiscard]] bool has(const char* name) const {
         return ::btf__find_by_name_kind(btf_.get(), name, BTF_KIND_FUNC) > 0;
+    }
+
+    /// Whether the function says, by a suffix of its first parameter's name, that it may be NULL.
+    [[nodiscard]] bool takes_null(const char* name) const {
+        const btf_type* function =
+            ::btf__type_by_id(btf_.get(), static_cast<uint32_t>(std::max(0, ::btf__find_by_name_kind(btf_.get(), name, BTF_KIND_FUNC))));
+        const btf_type* prototype = function != nullptr ? ::btf__type_by_id(btf_.get(), function->type) : nullptr;
+        if (prototype == nullptr || ::btf_vlen(prototype) == 0) return false;
+        const char* parameter = ::btf__name_by_offset(btf_.get(), ::btf_params(prototype)->name_off);
+        return parameter != nullptr && std::string_view(parameter).ends_with("__nullable");
     }
 
   private:
@@ -104,6 +116,7 @@ Status load_guard(const std::string& folder) {
     POSTERN_TRY(check_no_program_is_skipped(kernel));
     // Linux 6.8, and what stable kernels took of it.
     ::bpf_program__set_autoload(guard->progs.on_ioctl_compat, kernel.has("bpf_lsm_file_ioctl_compat"));
+    guard->rodata->knows_null = kernel.takes_null("bpf_lsm_mmap_file");
     libbpf_log.clear();
     if (const int error = -guard_bpf__load(guard.get()); error != 0) {
         return fail_errno(error, "the guard: the kernel does not take it: {}", reason());

@@ -77,12 +77,12 @@ Status encode_ioctls(const FilePolicy& policy, postern_policy& encoded) {
     for (postern_ioctl& unused : encoded.ioctls) unused.cmd = ~0U;
 
     std::vector<postern_rule> rules;
-    size_t used = 0;
     for (const GuardIoctl& each : merged) {
-        postern_ioctl& listed = encoded.ioctls[used++];
+        postern_ioctl& listed = encoded.ioctls[encoded.n_ioctls++];
         listed.cmd = each.number;
         listed.flags = POSTERN_IOCTL_ALLOWED;
         if (each.alternatives.empty()) continue;
+        listed.flags = POSTERN_IOCTL_RULED;
         const size_t first = rules.size();
         if (auto added = add_rules(each.alternatives, rules); !added)
             return propagate(std::move(added), fmt::format("ioctl {:#x}", each.number));

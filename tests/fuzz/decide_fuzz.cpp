@@ -16,6 +16,7 @@ namespace {
 bool any_entry_allows(const postern_policy& policy, const postern_call& call) {
     for (uint32_t i = 0; i < POSTERN_MAX_IOCTLS; i++) {
         postern_policy alone = policy;
+        alone.n_ioctls = POSTERN_MAX_IOCTLS;
         std::swap(alone.ioctls[0], alone.ioctls[i]);
         if (postern::test::model_allows(alone, call)) return true;
     }

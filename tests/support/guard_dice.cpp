@@ -56,13 +56,15 @@ postern_policy random_policy(Dice& dice) {
     const bool all = policy.n_windows > 5;
     const auto some = [all](auto& array, size_t few) { return all ? std::size(array) : few; };
     std::fill(std::begin(policy.ioctls), std::end(policy.ioctls), postern_ioctl{~0U, 0, 0, 0, 0, 0});
+    policy.n_ioctls = static_cast<uint32_t>(dice.one_in(50) ? dice.below(20) : n_ioctls);
     for (size_t i = 0; i < n_ioctls; i++) {
         postern_ioctl& listed = policy.ioctls[i];
         listed.flags = POSTERN_IOCTL_ALLOWED;
         // In order and each once, as the guard's own makers have them; a long list goes far.
         listed.cmd = static_cast<uint32_t>((i == 0 ? 0 : policy.ioctls[i - 1].cmd + 1) + dice.below(2));
-        if (dice.one_in(8)) listed.flags = static_cast<uint32_t>(dice.below(3));
+        if (dice.one_in(8)) listed.flags = static_cast<uint32_t>(dice.below(4));
         if (dice.one_in(3)) continue;
+        if (listed.flags == POSTERN_IOCTL_ALLOWED) listed.flags = POSTERN_IOCTL_RULED;
         listed.first_rule = static_cast<uint16_t>(dice.one_in(32) ? dice.below(0x10000) : dice.below(8));
         listed.n_rules = static_cast<uint16_t>(dice.one_in(32) ? dice.below(0x10000) : dice.below(5));
         listed.block_size = static_cast<uint16_t>(dice.one_in(16) ? dice.below(0x10000) : 16 + dice.below(3) * 4);

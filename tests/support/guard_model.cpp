@@ -94,11 +94,12 @@ bool model_allows(const postern_policy& policy, const postern_call& call) {
     switch (call.hook) {
         case POSTERN_HOOK_IOCTL: {
             const postern_ioctl* listed = nullptr;
-            for (uint32_t i = 0; i < 64 && listed == nullptr; i++) {
-                if (policy.ioctls[i].cmd == call.cmd && policy.ioctls[i].flags == 1) listed = &policy.ioctls[i];
+            // A short list ends at its eighth entry, whatever stands behind.
+            for (uint32_t i = 0; i < (policy.n_ioctls > 8 ? 64 : 8) && listed == nullptr; i++) {
+                if (policy.ioctls[i].cmd == call.cmd) listed = &policy.ioctls[i];
             }
             if (listed == nullptr || call.nr != 16 || compat || kernel) return false;
-            return listed->n_rules == 0 || block_fits(policy, *listed, call);
+            return listed->flags == 1 || (listed->flags == 2 && block_fits(policy, *listed, call));
         }
         case POSTERN_HOOK_MMAP: {
             const Span asked{call.args[5], static_cast<Wide>(call.args[5]) + call.args[1]};
