@@ -296,8 +296,10 @@ Result<Grant> DeviceSession::make_grant(unsigned slice, Guard* guard, const Sand
         policy.device = plan_.bdf;
         policy.profile = plan_.profile;
         policy.slice = slice;
-        for (const PlannedWindow& window : planned.windows) {
+        for (size_t i = 0; i < planned.windows.size(); ++i) {
+            const PlannedWindow& window = planned.windows[i];
             if (!window.by_mmap && !window.by_pread) continue;
+            vended[i].guard = policy.windows.size();
             GuardWindow guarded;
             guarded.offset = window.file_offset;
             guarded.length = window.length;

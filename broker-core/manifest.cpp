@@ -59,6 +59,7 @@ Json client_manifest(const std::string& grant, const DevicePlan& device, const S
         Json entry = window_entry(plan.windows[i]);
         if (windows[i].mmap)
             entry["mmap"] = {{"fd", windows[i].mmap->fd}, {"offset", windows[i].mmap->offset}};
+        if (windows[i].guard) entry["guard"] = *windows[i].guard;
         if (windows[i].dmabuf) entry["fd"] = "window." + plan.windows[i].name;
         manifest["windows"].push_back(std::move(entry));
     }

@@ -20,6 +20,8 @@ struct MmapSource {
 struct VendedWindow {
     bool dmabuf = false;  ///< the fd window.NAME is there
     std::optional<MmapSource> mmap;
+    /// Its place among the windows of the guarded device fd, by which a client gives up rights of it.
+    std::optional<size_t> guard;
 };
 
 /// The manifest of a client's grant (contract: "What the client receives"). `windows` goes with

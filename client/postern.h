@@ -32,14 +32,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -52,6 +55,10 @@
 /* `access` of a window and of DMA memory. Equal to PROT_READ and PROT_WRITE on Linux, by intent. */
 #define POSTERN_READ 1
 #define POSTERN_WRITE 2
+
+/* What a window can lose besides, see postern_restrict_window(): mmap(2), and pread(2) with pwrite(2). */
+#define POSTERN_MMAP 4
+#define POSTERN_PREAD 8
 
 /* `slice` of a grant that is not for one slice (a device-wide setup or teardown program), and of its entries
  * that belong to no slice. */
@@ -69,6 +76,7 @@ struct postern_window {
     uint64_t mmap_offset; /* of its first byte in mmap_fd; need not lie on a page */
     int io_fd;            /* borrowed; for pread(2) and pwrite(2); -1: unknown */
     uint64_t io_offset;   /* of its first byte in io_fd */
+    int guard;            /* its number among the windows of the guarded device fd; -1: it is none of them */
 };
 
 /* Memory that is already mapped for DMA. */
@@ -120,7 +128,8 @@ enum {
     POSTERN_JSON_DEPTH_ = 16,
     POSTERN_JSON_MEMBERS_ = 8192, /* bounds the quadratic search for duplicate keys */
     POSTERN_MANIFEST_SIZE_ = 1 << 20,
-    POSTERN_FDS_ = 8192
+    POSTERN_FDS_ = 8192,
+    POSTERN_GUARD_WINDOWS_ = 256 /* eight bits name one in a request to the guard */
 };
 
 enum postern_json_type_ {
@@ -582,6 +591,12 @@ static inline int postern_read_window_(struct postern_json_* j, const struct pos
     if (postern_access_(j, node, where, &window->access)) return -1;
     window->mmap_fd = -1;
     window->io_fd = -1;
+    window->guard = -1;
+    if (postern_member_(j, node, "guard")) {
+        uint64_t number = 0;
+        if (postern_integer_(j, node, where, "guard", POSTERN_GUARD_WINDOWS_ - 1, &number)) return -1;
+        window->guard = (int)number;
+    }
     if (postern_hint_(j, grant, node, where, "mmap", window->length, &window->mmap_fd,
                       &window->mmap_offset)) {
         return -1;
@@ -1068,6 +1083,251 @@ static inline int postern_window_write(const struct postern_window* window, uint
     put = pwrite(window->io_fd, data, size, (off_t)(window->io_offset + offset));
     if (put >= 0 && (size_t)put != size) errno = EIO;
     return put >= 0 && (size_t)put == size ? 0 : -1;
+}
+
+/* ---- ioctls whose arguments the profile rules ("args") ----
+ *
+ * The guard reads such an ioctl's argument block only where nobody can change it between its look and the
+ * kernel's: in a memfd sealed against writing and shrinking, behind a read-only shared mapping that mseal(2)
+ * keeps in place. postern_ioctl() makes that of a block of the caller's, at its first use.
+ *
+ * What mseal(2) has sealed can never be unmapped, not even by this program: every block that differs costs a
+ * page or more until the process ends. So blocks are kept and found again by their content, and there are at
+ * most POSTERN_BLOCKS of them in a program (and in each shared object that includes this header and hides
+ * its symbols). Such ioctls belong into set-up.
+ *
+ * Needs Linux 6.10 and a seccomp filter that allows memfd_create, fcntl and mseal. */
+
+#define POSTERN_BLOCKS 256
+/* Bytes of the largest block. */
+#define POSTERN_BLOCK_SIZE 65536
+
+enum {
+    POSTERN_NR_MSEAL_ = 462, /* of every architecture; headers of before 2024 do not name it */
+    POSTERN_TRIES_ = 1000,
+
+    POSTERN_BLOCK_FREE_ = 0,
+    POSTERN_BLOCK_BUSY_ = 1, /* somebody is making it */
+    POSTERN_BLOCK_READY_ = 2
+};
+
+struct postern_block_ {
+    int state;
+    size_t size;
+    const void* sealed;
+};
+
+/* One table a program, whichever of its files include this header. No lock: entries go from free to ready
+ * and stay, so that any thread may look, and a fork in the middle loses one entry at most. */
+__attribute__((weak)) struct postern_block_ postern_blocks_[POSTERN_BLOCKS];
+
+/* Sealed memory with that content, or NULL with errno. Never undone: whoever calls this keeps it. */
+static inline const void* postern_seal_(const void* block, size_t size) {
+    /* MFD_NOEXEC_SEAL: some systems refuse other memfds (vm.memfd_noexec). Wherever there is mseal, it is. */
+    const unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | 8U;
+    const size_t room = (size + postern_page_() - 1) / postern_page_() * postern_page_();
+    void* sealed = MAP_FAILED;
+    int error = 0;
+    const int fd = memfd_create("postern-block", flags);
+    if (fd < 0) return NULL;
+    /* Zeros follow it to the end of the page. */
+    if (ftruncate(fd, (off_t)room) == 0 && pwrite(fd, block, size, 0) == (ssize_t)size &&
+        fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0) {
+        sealed = mmap(NULL, room, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+    }
+    error = errno;
+    if (sealed != MAP_FAILED && syscall(POSTERN_NR_MSEAL_, sealed, room, 0UL) != 0) {
+        error = errno;
+        (void)munmap(sealed, room);
+        sealed = MAP_FAILED;
+    }
+    (void)close(fd);
+    if (sealed != MAP_FAILED) return sealed;
+    errno = error;
+    return NULL;
+}
+
+/* The kept block of that content, which is made if there is none. NULL: ENOSPC, all POSTERN_BLOCKS are taken;
+ * ENOMEM and others, of making one. */
+static inline const void* postern_sealed_block_(const void* block, size_t size) {
+    size_t i;
+    for (i = 0; i < POSTERN_BLOCKS; i++) {
+        struct postern_block_* entry = &postern_blocks_[i];
+        if (__atomic_load_n(&entry->state, __ATOMIC_ACQUIRE) != POSTERN_BLOCK_READY_) continue;
+        if (entry->size == size && memcmp(entry->sealed, block, size) == 0) return entry->sealed;
+    }
+    /* Two threads may make the same block at once: a page is lost, nothing else. */
+    for (i = 0; i < POSTERN_BLOCKS; i++) {
+        struct postern_block_* entry = &postern_blocks_[i];
+        int is_free = POSTERN_BLOCK_FREE_;
+        if (!__atomic_compare_exchange_n(&entry->state, &is_free, POSTERN_BLOCK_BUSY_, 0, __ATOMIC_ACQUIRE,
+                                         __ATOMIC_RELAXED)) {
+            continue;
+        }
+        entry->size = size;
+        entry->sealed = postern_seal_(block, size);
+        __atomic_store_n(&entry->state, entry->sealed ? POSTERN_BLOCK_READY_ : POSTERN_BLOCK_FREE_,
+                         __ATOMIC_RELEASE);
+        return entry->sealed;
+    }
+    errno = ENOSPC;
+    return NULL;
+}
+
+/* Some ioctls of iommufd do their work, then write into their block, and fail with EFAULT if that is sealed.
+ * Called again, they fail because it is done already: with this errno. 0: not such an ioctl. */
+static inline int postern_done_errno_(unsigned long request) {
+    switch (request & 0xffffffffUL) {
+        case 0x3b85: /* IOMMU_IOAS_MAP */
+        case 0x3b8f: /* IOMMU_IOAS_MAP_FILE */
+            return EEXIST;
+        case 0x3b86: /* IOMMU_IOAS_UNMAP */
+            return ENOENT;
+        default:
+            return 0;
+    }
+}
+
+/* Would the caller of such an ioctl need what is written back? Where a mapping went that may go anywhere. */
+static inline int postern_needs_answer_(unsigned long request, const void* block, size_t size) {
+    const uint32_t fixed_iova = 1;
+    uint32_t flags = 0;
+    if (postern_done_errno_(request) != EEXIST) return 0;
+    if (size < 8) return 0; /* the kernel's to refuse */
+    memcpy(&flags, (const char*)block + 4, sizeof flags);
+    return !(flags & fixed_iova);
+}
+
+/* ioctl(2), again while the guard cannot look at the block: its page is not in memory, or another thread is
+ * changing this process's mappings. The driver's own EAGAIN looks the same and takes no longer. */
+static inline int postern_try_ioctl_(int fd, unsigned long request, const void* block, size_t size) {
+    const size_t page = postern_page_();
+    int tries;
+    int result = -1;
+    for (tries = 0; tries < POSTERN_TRIES_; tries++) {
+        size_t at;
+        for (at = 0; at < size; at += page) (void)*((const volatile char*)block + at);
+        result = ioctl(fd, request, block);
+        if (result != -1 || errno != EAGAIN) return result;
+        (void)sched_yield();
+    }
+    return result;
+}
+
+/* ioctl(fd, request, block) with a sealed copy of the size bytes at block: for every ioctl that only reads
+ * its argument, and that the profile grants with "args" (others may be called so, too). Returns what ioctl(2)
+ * returns. -1 with errno: EPERM, the guard refuses this argument; EAGAIN, it could not look at it in
+ * POSTERN_TRIES_ tries; ENOSPC and ENOMEM, no room for another block, see above; E2BIG, a block above
+ * POSTERN_BLOCK_SIZE; EINVAL, also a block of no bytes, and IOMMU_IOAS_MAP and MAP_FILE without
+ * IOMMU_IOAS_MAP_FIXED_IOVA: nobody could say where the mapping went.
+ *
+ * IOMMU_IOAS_MAP, MAP_FILE and UNMAP do their work and fail with EFAULT, for they write into their block.
+ * They are called once more, and what then says that it is done already counts as success; so do not change
+ * the same IOVAs from two threads at once. (UNMAP of everything cannot be told, and stays EFAULT.)
+ *
+ * A kernel without mseal(2) has no ruled ioctls: there the copy is an ordinary one. Any thread may call this.
+ */
+static inline int postern_ioctl(int fd, unsigned long request, const void* block, size_t size) {
+    const int done = postern_done_errno_(request);
+    const void* sealed;
+    int result;
+    if (size == 0 || postern_needs_answer_(request, block, size)) {
+        errno = EINVAL;
+        return -1;
+    }
+    if (size > POSTERN_BLOCK_SIZE) {
+        errno = E2BIG;
+        return -1;
+    }
+    /* Of no bytes: only asks whether there is such a call. */
+    if (syscall(POSTERN_NR_MSEAL_, (void*)0, (size_t)0, 0UL) != 0 && errno == ENOSYS) {
+        int error;
+        void* copy = malloc(size);
+        if (!copy) return -1;
+        memcpy(copy, block, size);
+        result = ioctl(fd, request, copy);
+        error = errno;
+        free(copy);
+        errno = error;
+        return result;
+    }
+    sealed = postern_sealed_block_(block, size);
+    if (!sealed) return -1;
+    result = postern_try_ioctl_(fd, request, sealed, size);
+    if (result != -1 || errno != EFAULT || !done) return result;
+    result = postern_try_ioctl_(fd, request, sealed, size);
+    return result == -1 && errno == done ? 0 : result;
+}
+
+/* ---- giving up rights, for good ----
+ *
+ * Whoever holds a guarded fd can narrow what may be done with it: for this open file, so for all its
+ * duplicates in all processes, and nobody gets it back. What is mapped stays mapped as it is, so unmap first.
+ * Giving up what one does not have, or no longer has, is fine. 0, or -1 with errno: ENOTTY, the fd is not a
+ * guarded one (with others, the answer is the driver's); EINVAL, the guard knows no such request. */
+
+/* The request to the guard, and what its top byte asks for; bpf/policy.h has the same. */
+#define POSTERN_IOC_RESTRICT_ 0xf950UL
+enum {
+    POSTERN_GIVE_UP_IOCTL_ = 1,
+    POSTERN_GIVE_UP_IOCTLS_ = 2,
+    POSTERN_GIVE_UP_WINDOW_ = 3,
+    POSTERN_GIVE_UP_WINDOWS_ = 4,
+    POSTERN_GIVE_UP_FORWARD_ = 5
+};
+
+static inline int postern_restrict_(int fd, unsigned int what, uint64_t which) {
+    if (ioctl(fd, POSTERN_IOC_RESTRICT_, (uint64_t)what << 56 | which) != -1) {
+        errno = ENOTTY;
+        return -1;
+    }
+    return errno == EALREADY ? 0 : -1;
+}
+
+/* An ioctl, by its number. */
+static inline int postern_restrict_ioctl(int fd, unsigned long request) {
+    return postern_restrict_(fd, POSTERN_GIVE_UP_IOCTL_, (uint32_t)request);
+}
+
+/* All ioctls (but giving up more). */
+static inline int postern_restrict_ioctls(int fd) {
+    return postern_restrict_(fd, POSTERN_GIVE_UP_IOCTLS_, 0);
+}
+
+/* Of one window of the grant's device: POSTERN_READ, POSTERN_WRITE, POSTERN_MMAP, POSTERN_PREAD, or several.
+ * Other windows that overlap it keep what they have. ENOENT: window is NULL; ENODEV: the device fd has no
+ * such window (it is reached by a dma-buf alone, whose fd would have to be closed, or nothing is guarded). */
+static inline int postern_restrict_window(const struct postern_grant* grant,
+                                          const struct postern_window* window, int lose) {
+    if (!window || window->guard < 0) {
+        errno = window ? ENODEV : ENOENT;
+        return -1;
+    }
+    if (lose & ~(POSTERN_READ | POSTERN_WRITE | POSTERN_MMAP | POSTERN_PREAD)) {
+        errno = EINVAL;
+        return -1;
+    }
+    return postern_restrict_(grant->device_fd, POSTERN_GIVE_UP_WINDOW_,
+                             (uint64_t)window->guard << 8 | (uint64_t)lose);
+}
+
+/* Of all windows that are reached by this fd. */
+static inline int postern_restrict_windows(int fd, int lose) {
+    if (lose & ~(POSTERN_READ | POSTERN_WRITE | POSTERN_MMAP | POSTERN_PREAD)) {
+        errno = EINVAL;
+        return -1;
+    }
+    return postern_restrict_(fd, POSTERN_GIVE_UP_WINDOWS_, (uint64_t)lose);
+}
+
+/* All writing. */
+static inline int postern_restrict_write(int fd) {
+    return postern_restrict_windows(fd, POSTERN_WRITE);
+}
+
+/* Handing it to another process (SCM_RIGHTS, pidfd_getfd); children still inherit it. */
+static inline int postern_restrict_forward(int fd) {
+    return postern_restrict_(fd, POSTERN_GIVE_UP_FORWARD_, 0);
 }
 
 /* ---- interrupts ---- */

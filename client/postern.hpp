@@ -15,6 +15,7 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 
 #include "postern.h"
@@ -145,6 +146,27 @@ class Grant {
         return count;
     }
 
+    /// postern_ioctl() of the device: an ioctl whose arguments the profile rules. What ioctl(2) returns.
+    template <typename Block>
+    int ioctl(unsigned long request, const Block& block) const {
+        static_assert(std::is_trivially_copyable_v<Block>);
+        const int result = postern_ioctl(grant_->device_fd, request, &block, sizeof block);
+        if (result < 0) fail("ioctl", std::to_string(request).c_str());
+        return result;
+    }
+
+    /// Gives rights up, for good and for every holder of the device fd; see postern_restrict_*().
+    void restrict_ioctl(unsigned long request) const {
+        given_up("ioctl", postern_restrict_ioctl(grant_->device_fd, request));
+    }
+    void restrict_ioctls() const { given_up("all ioctls", postern_restrict_ioctls(grant_->device_fd)); }
+    /// lose: POSTERN_READ, POSTERN_WRITE, POSTERN_MMAP, POSTERN_PREAD, or several.
+    void restrict_window(const char* name, int lose) const {
+        given_up(name, postern_restrict_window(grant_.get(), &window(name), lose));
+    }
+    void restrict_write() const { given_up("all writing", postern_restrict_write(grant_->device_fd)); }
+    void restrict_forward() const { given_up("handing it on", postern_restrict_forward(grant_->device_fd)); }
+
   private:
     struct Close {
         void operator()(postern_grant* grant) const { postern_close(grant); }
@@ -154,6 +176,10 @@ class Grant {
         const int errnum = errno;
         throw std::system_error(errnum, std::generic_category(),
                                 std::string("postern: ") + what + " " + name);
+    }
+
+    static void given_up(const char* what, int result) {
+        if (result < 0) fail("giving up", what);
     }
 
     template <typename T>

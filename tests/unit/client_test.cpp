@@ -2,18 +2,29 @@
 //
 // client/postern.h from the side of a client: what it takes from a manifest, what it refuses, and that no
 // text makes it read or write where it should not (the sanitizer builds look at that).
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "client/postern.hpp"
+// Behind it, for it has a struct postern_ioctl and the client's header a function of that name.
+#include "bpf/policy.h"
+#include "broker-core/ioctl_table.h"
 
 namespace {
 
@@ -346,7 +357,7 @@ class ClientMapping : public testing::Test {
         fd_ = memfd_create("client_test", MFD_CLOEXEC);
         ASSERT_GE(fd_, 0);
         ASSERT_EQ(ftruncate(fd_, 3 * 4096), 0);
-        window_ = {"w", 0, 0, 0, 4096, POSTERN_READ | POSTERN_WRITE, fd_, 4096, fd_, 4096};
+        window_ = {"w", 0, 0, 0, 4096, POSTERN_READ | POSTERN_WRITE, fd_, 4096, fd_, 4096, -1};
     }
     void TearDown() override { close(fd_); }
 
@@ -489,6 +500,204 @@ TEST(ClientOpen, SaysWhyThereIsNoGrant) {
     Delivery empty;
     empty.manifest = "";
     EXPECT_NE(open_in_child(empty).find("0 bytes"), std::string::npos);
+}
+
+// ---- ruled ioctls, giving up rights ----
+
+// The header stands alone, so it has constants of its own.
+static_assert(POSTERN_IOC_RESTRICT_ == POSTERN_IOC_RESTRICT);
+static_assert(POSTERN_GIVE_UP_IOCTL_ == POSTERN_RESTRICT_IOCTL);
+static_assert(POSTERN_GIVE_UP_IOCTLS_ == POSTERN_RESTRICT_IOCTLS);
+static_assert(POSTERN_GIVE_UP_WINDOW_ == POSTERN_RESTRICT_WINDOW);
+static_assert(POSTERN_GIVE_UP_WINDOWS_ == POSTERN_RESTRICT_WINDOWS);
+static_assert(POSTERN_GIVE_UP_FORWARD_ == POSTERN_RESTRICT_FORWARD);
+static_assert(POSTERN_READ == POSTERN_WINDOW_READ && POSTERN_WRITE == POSTERN_WINDOW_WRITE);
+static_assert(POSTERN_MMAP == POSTERN_WINDOW_MMAP && POSTERN_PREAD == POSTERN_WINDOW_PREAD);
+static_assert(POSTERN_RESTRICT_OP(static_cast<uint64_t>(POSTERN_GIVE_UP_WINDOW_) << 56) ==
+              POSTERN_RESTRICT_WINDOW);
+static_assert(POSTERN_MAX_WINDOWS <= POSTERN_GUARD_WINDOWS_);
+
+TEST(ClientIoctl, KnowsEveryIoctlThatHasToBeRepeated) {
+    using namespace postern;
+    unsigned repeated = 0;
+    for (const IoctlEntry& entry : known_ioctls()) {
+        const int expected = entry.argument != Argument::BlockTwice ? 0
+                             : entry.name == "IOMMU_IOAS_UNMAP"     ? ENOENT
+                                                                    : EEXIST;
+        // The number alone decides, so it must not mean another thing on another file.
+        EXPECT_EQ(postern_done_errno_(entry.number), expected) << entry.name;
+        repeated += expected != 0;
+    }
+    EXPECT_EQ(repeated, 3U);
+}
+
+// Blocks stay for good: each test in a process of its own.
+int in_process(int (*body)()) {
+    const pid_t child = fork();
+    if (child == 0) _exit(body());
+    int status = 0;
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+TEST(ClientIoctl, MappingAnywhereNeedsItsAnswer) {
+    EXPECT_EQ(0, in_process([] {
+                  const auto* map = postern::find_ioctl(postern::IoctlFile::Iommufd, "IOMMU_IOAS_MAP");
+                  if (map == nullptr) return 1;
+                  uint32_t block[10] = {sizeof block, 6};  // readable, writable
+                  if (postern_ioctl(-1, map->number, block, sizeof block) != -1 || errno != EINVAL) return 2;
+                  block[1] |= 1;  // IOMMU_IOAS_MAP_FIXED_IOVA
+                  if (postern_ioctl(-1, map->number, block, sizeof block) != -1 || errno != EBADF) return 3;
+                  return 0;
+              }));
+}
+
+unsigned blocks_used() {
+    unsigned used = 0;
+    for (const postern_block_& block : postern_blocks_) used += block.state != POSTERN_BLOCK_FREE_;
+    return used;
+}
+
+bool has_mseal() {
+    return syscall(462, nullptr, size_t{0}, 0UL) == 0;
+}
+
+// FIONBIO: an ioctl of every file whose argument is an int that the kernel only reads.
+bool set_nonblocking(int fd, int value) {
+    const int before = fcntl(fd, F_GETFL);
+    if (postern_ioctl(fd, FIONBIO, &value, sizeof value) != 0) return false;
+    const int expected = value != 0 ? before | O_NONBLOCK : before & ~O_NONBLOCK;
+    return fcntl(fd, F_GETFL) == expected;
+}
+
+TEST(ClientIoctl, CallsWithTheBlocksContent) {
+    EXPECT_EQ(0, in_process([] {
+                  const int fd = eventfd(0, EFD_CLOEXEC);
+                  return set_nonblocking(fd, 1) && set_nonblocking(fd, 0) && set_nonblocking(fd, 7) ? 0 : 1;
+              }));
+}
+
+TEST(ClientIoctl, KeepsABlockAndFindsItAgain) {
+    EXPECT_EQ(0, in_process([] {
+                  const int fd = eventfd(0, EFD_CLOEXEC);
+                  for (int i = 0; i < 3000; i++) {
+                      if (!set_nonblocking(fd, i % 3)) return 1;
+                  }
+                  return blocks_used() == (has_mseal() ? 3U : 0U) ? 0 : 2;
+              }));
+}
+
+TEST(ClientIoctl, BlockCannotBeChangedOrTakenAway) {
+    if (!has_mseal()) return;
+    EXPECT_EQ(
+        0, in_process([] {
+            const long value = 0x1234;
+            const void* sealed = postern_sealed_block_(&value, sizeof value);
+            if (sealed == nullptr || memcmp(sealed, &value, sizeof value) != 0) return 1;
+            void* at = const_cast<void*>(sealed);
+            if (munmap(at, 4096) != -1 || errno != EPERM) return 2;
+            if (mprotect(at, 4096, PROT_READ | PROT_WRITE) != -1) return 3;
+            if (mmap(at, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED) {
+                return 4;
+            }
+            std::fstream memory("/proc/self/mem", std::ios::in | std::ios::out | std::ios::binary);
+            memory.seekp(reinterpret_cast<std::streamoff>(at));
+            memory.write("xxxx", 4).flush();
+            if (memory) return 5;
+            return memcmp(sealed, &value, sizeof value) == 0 ? 0 : 6;
+        }));
+}
+
+TEST(ClientIoctl, BlocksAreBounded) {
+    if (!has_mseal()) return;
+    EXPECT_EQ(0, in_process([] {
+                  const int fd = eventfd(0, EFD_CLOEXEC);
+                  for (int i = 0; i < POSTERN_BLOCKS; i++) {
+                      if (!set_nonblocking(fd, i)) return 1;
+                  }
+                  int value = POSTERN_BLOCKS;
+                  errno = 0;
+                  if (postern_ioctl(fd, FIONBIO, &value, sizeof value) != -1 || errno != ENOSPC) return 2;
+                  // Those that are there can be used on.
+                  return set_nonblocking(fd, 5) && blocks_used() == POSTERN_BLOCKS ? 0 : 3;
+              }));
+    const char byte = 0;
+    errno = 0;
+    EXPECT_EQ(postern_ioctl(0, FIONBIO, &byte, 0), -1);
+    EXPECT_EQ(errno, EINVAL);
+    const std::vector<char> large(POSTERN_BLOCK_SIZE + 1);
+    EXPECT_EQ(postern_ioctl(0, FIONBIO, large.data(), large.size()), -1);
+    EXPECT_EQ(errno, E2BIG);
+}
+
+TEST(ClientIoctl, FailureToMakeABlockTakesNoPlace) {
+    if (!has_mseal()) return;
+    EXPECT_EQ(0, in_process([] {
+                  const int fd = eventfd(0, EFD_CLOEXEC);
+                  rlimit before{};
+                  getrlimit(RLIMIT_NOFILE, &before);
+                  const rlimit full{static_cast<rlim_t>(fd) + 1, before.rlim_max};
+                  setrlimit(RLIMIT_NOFILE, &full);
+                  const int value = 1;
+                  if (postern_ioctl(fd, FIONBIO, &value, sizeof value) != -1 || errno != EMFILE) return 1;
+                  if (blocks_used() != 0) return 2;
+                  setrlimit(RLIMIT_NOFILE, &before);
+                  return set_nonblocking(fd, 1) ? 0 : 3;
+              }));
+}
+
+TEST(ClientIoctl, ThreadsShareTheBlocks) {
+    EXPECT_EQ(0, in_process([] {
+                  std::vector<std::thread> threads;
+                  std::atomic<unsigned> wrong = 0;
+                  for (int t = 0; t < 4; t++) {
+                      threads.emplace_back([&wrong] {
+                          const int fd = eventfd(0, EFD_CLOEXEC);
+                          for (int i = 0; i < 400; i++) wrong += set_nonblocking(fd, i % 16) ? 0U : 1U;
+                          close(fd);
+                      });
+                  }
+                  for (std::thread& thread : threads) thread.join();
+                  // Two may make the same one at once, and that is all.
+                  return wrong == 0 && blocks_used() <= 64 ? 0 : 1;
+              }));
+}
+
+TEST(ClientRestrict, OfAFileThatIsNotGuardedIsAnError) {
+    const int fd = eventfd(0, EFD_CLOEXEC);
+    errno = 0;
+    EXPECT_EQ(postern_restrict_ioctl(fd, FIONBIO), -1);
+    EXPECT_EQ(errno, ENOTTY);
+    EXPECT_EQ(postern_restrict_forward(fd), -1);
+    EXPECT_EQ(errno, ENOTTY);
+    EXPECT_EQ(postern_restrict_windows(fd, 16), -1);
+    EXPECT_EQ(errno, EINVAL);
+    close(fd);
+}
+
+TEST(ClientRestrict, WindowsAreKnownByTheGuardsNumber) {
+    const Parsed plain = parse(kManifest);
+    ASSERT_TRUE(plain.grant) << plain.error;
+    EXPECT_EQ(postern_get_window(plain.grant.get(), "doorbell")->guard, -1);
+    errno = 0;
+    EXPECT_EQ(
+        postern_restrict_window(plain.grant.get(), postern_get_window(plain.grant.get(), "doorbell"), 2), -1);
+    EXPECT_EQ(errno, ENODEV);
+    EXPECT_EQ(postern_restrict_window(plain.grant.get(), postern_get_window(plain.grant.get(), "none"), 2),
+              -1);
+    EXPECT_EQ(errno, ENOENT);
+
+    const Parsed guarded = parse(replaced(kManifest, R"("access": "rw",
+                 "mmap")",
+                                          R"("access": "rw", "guard": 31, "mmap")"));
+    ASSERT_TRUE(guarded.grant) << guarded.error;
+    EXPECT_EQ(postern_get_window(guarded.grant.get(), "doorbell")->guard, 31);
+    for (const char* wrong : {"-1", "256", "\"0\"", "1.0"}) {
+        const Parsed refused = parse(replaced(kManifest, R"("length": 4096,)",
+                                              std::string(R"("length": 4096, "guard": )") + wrong + ","));
+        EXPECT_FALSE(refused.grant) << wrong;
+        EXPECT_NE(refused.error.find("windows[0].guard"), std::string::npos) << refused.error;
+    }
 }
 
 }  // namespace

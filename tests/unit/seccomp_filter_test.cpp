@@ -184,6 +184,20 @@ TEST_F(DefaultProfile, AllowsOrdinaryPrograms) {
     EXPECT_EQ(verdict(program_, SYS_socket, {AF_INET}), kAllow);
 }
 
+TEST_F(DefaultProfile, AllowsSealedArgumentBlocks) {
+    // What postern_ioctl() of client/postern.h does.
+    EXPECT_EQ(verdict(program_, SYS_memfd_create, {0, 0xb}), kAllow);
+    EXPECT_EQ(verdict(program_, SYS_ftruncate, {3, 4096}), kAllow);
+    EXPECT_EQ(verdict(program_, SYS_pwrite64), kAllow);
+    EXPECT_EQ(verdict(program_, SYS_fcntl, {3, 1033 /* F_ADD_SEALS */, 0xf}), kAllow);
+    EXPECT_EQ(verdict(program_, SYS_mmap, {0, 4096, 1, 0x8001, 3, 0}), kAllow);
+    EXPECT_EQ(verdict(program_, 462 /* mseal */, {0, 4096, 0}), kAllow);
+    EXPECT_EQ(verdict(program_, SYS_sched_yield), kAllow);
+    for (const std::uint64_t command : {0x3b6eULL, 0xf950ULL}) {  // VFIO_DEVICE_SET_IRQS, giving up rights
+        EXPECT_EQ(verdict(program_, SYS_ioctl, {3, command}), kAllow) << command;
+    }
+}
+
 TEST_F(DefaultProfile, RefusesWhatIsKnownAndDangerous) {
     for (const int number : {SYS_bpf,
                              SYS_perf_event_open,
