@@ -63,11 +63,20 @@ FieldTest direction(uint32_t flags) {
     return field("VFIO_DEVICE_FEATURE", "direction", {{flags >> 16, flags >> 16}});
 }
 
-vfio_device_feature feature_block(uint32_t flags, uint32_t argsz = sizeof(vfio_device_feature)) {
-    vfio_device_feature block{};
-    block.argsz = argsz;
-    block.flags = flags;
-    return block;
+/// struct vfio_device_feature and vfio_irq_set, without their flexible arrays.
+struct FeatureBlock {
+    uint32_t argsz, flags;
+};
+static_assert(sizeof(FeatureBlock) == sizeof(vfio_device_feature));
+struct IrqHead {
+    uint32_t argsz = sizeof(IrqHead);
+    uint32_t flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
+    uint32_t index = 0, start = 0, count = 0;
+};
+static_assert(sizeof(IrqHead) == sizeof(vfio_irq_set));
+
+FeatureBlock feature_block(uint32_t flags, uint32_t argsz = sizeof(FeatureBlock)) {
+    return {argsz, flags};
 }
 
 class GuardArgumentTest : public EduTest {
@@ -215,16 +224,14 @@ TEST_F(GuardArgumentTest, InterruptIndexAndStart) {
         return block;
     };
     const auto unwire = [](uint32_t index) {
-        vfio_irq_set set{};
-        set.argsz = sizeof set;
-        set.flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
-        set.index = index;
-        return set;
+        IrqHead none;
+        none.index = index;
+        return none;
     };
 
     EXPECT_EQ(0, sealed(wire(VFIO_PCI_MSI_IRQ_INDEX, 0)));
     // It is wired indeed: the eventfd takes the device's trigger.
-    vfio_irq_set trigger = unwire(VFIO_PCI_MSI_IRQ_INDEX);
+    IrqHead trigger = unwire(VFIO_PCI_MSI_IRQ_INDEX);
     trigger.count = 1;
     ASSERT_EQ(0, outcome([&] { return ::ioctl(owner(), VFIO_DEVICE_SET_IRQS, &trigger); }));
     uint64_t count = 0;
@@ -255,7 +262,7 @@ TEST_F(GuardArgumentTest, OtherIoctlsStayRefused) {
 TEST_F(GuardArgumentTest, ThroughTheClientsHeader) {
     if (!rule("VFIO_DEVICE_FEATURE", {{feature({{kLowPowerEntry, kLowPowerEntry}})}})) return;
     const auto call = [&](uint32_t flags) {
-        const vfio_device_feature block = feature_block(flags);
+        const FeatureBlock block = feature_block(flags);
         return outcome([&] { return postern_ioctl(fd(), VFIO_DEVICE_FEATURE, &block, sizeof block); });
     };
     for (int i = 0; i < 3; ++i) {
@@ -274,7 +281,7 @@ class GuardBlockTest : public GuardArgumentTest {
     }
     LaidOut made(const Recipe& recipe) { return lay_out(&good_, sizeof good_, recipe); }
 
-    const vfio_device_feature good_ = feature_block(kProbeSet | kLowPowerEntry);
+    const FeatureBlock good_ = feature_block(kProbeSet | kLowPowerEntry);
 };
 
 TEST_F(GuardBlockTest, SealedMemory) {
@@ -294,7 +301,7 @@ TEST_F(GuardBlockTest, SealedMemory) {
 
 TEST_F(GuardBlockTest, PlainMemory) {
     if (!rule_feature()) return;
-    vfio_device_feature plain = good_;
+    FeatureBlock plain = good_;
     EXPECT_EQ(0, outcome([&] { return ::ioctl(owner(), number_, &plain); }));
     EXPECT_EQ(EPERM, outcome([&] { return ::ioctl(fd(), number_, &plain); }));
     EXPECT_EQ(0, sealed(good_));
@@ -373,7 +380,7 @@ TEST_F(GuardBlockTest, SizeBeyondTheMapping) {
     for (const uint32_t argsz :
          {static_cast<uint32_t>(kPage), static_cast<uint32_t>(kPage + 1), 0x7fffffffU, ~0U}) {
         SCOPED_TRACE(argsz);
-        const vfio_device_feature block = feature_block(kProbeSet | kLowPowerEntry, argsz);
+        const FeatureBlock block = feature_block(kProbeSet | kLowPowerEntry, argsz);
         EXPECT_EQ(0, unguarded(block));
         EXPECT_EQ(argsz <= kPage ? 0 : EPERM, sealed(block));
         // A page of it before the block is not behind it.
@@ -384,14 +391,14 @@ TEST_F(GuardBlockTest, SizeBeyondTheMapping) {
 
 TEST_F(GuardBlockTest, BlockThatEndsBeforeTheField) {
     FieldTest payload;
-    payload.offset = sizeof(vfio_device_feature);
+    payload.offset = sizeof(FeatureBlock);
     payload.width = 4;
     payload.ranges = {{0, 0}};
     if (!rule("VFIO_DEVICE_FEATURE", {{payload}})) return;
     // What follows the block is zero in both, and part of the block in one.
     expect_refused(feature_block(kProbeSet | kLowPowerEntry));
-    expect_refused(feature_block(kProbeSet | kLowPowerEntry, sizeof(vfio_device_feature) + 3));
-    expect_allowed(feature_block(kProbeSet | kLowPowerEntry, sizeof(vfio_device_feature) + 4));
+    expect_refused(feature_block(kProbeSet | kLowPowerEntry, sizeof(FeatureBlock) + 3));
+    expect_allowed(feature_block(kProbeSet | kLowPowerEntry, sizeof(FeatureBlock) + 4));
     // Shorter than the kernel reads: of the guard's and not of the device's measure.
     EXPECT_EQ(EINVAL, unguarded(feature_block(kProbeSet | kLowPowerEntry, 0)));
     EXPECT_EQ(EPERM, sealed(feature_block(kProbeSet | kLowPowerEntry, 0)));
