@@ -15,6 +15,7 @@
 #include "tests/lab/cost/notified_ioctl.h"
 #include "tests/lab/cost/proxied_ioctl.h"
 #include "tests/lab/cost/vfio_device.h"
+#include "tests/lab/guard_block.h"
 
 namespace postern::cost {
 namespace {
@@ -27,11 +28,14 @@ constexpr const char* kDetached = "guard, no file guarded any more";
 
 // Calls.
 constexpr const char* kDeviceIoctl = "ioctl, device";
+constexpr const char* kRuledIoctl = "ioctl with rules, device";
 
 // What is expected.
 constexpr long kNothing = 0;
 constexpr long kAboveFloor = 15;
 constexpr long kAboveUnguarded = 400;
+constexpr long kAboveUnguardedInLongList = 425;
+constexpr long kAboveUnguardedWithRules = 1500;
 /// Entries that share our file's bucket of the hash are looked at first, some ten instructions each.
 constexpr long kOfCrowd = 40;
 
@@ -120,10 +124,46 @@ Status add_command_rows(const VfioDevice& device, Guard& guard, CostTable& table
     POSTERN_ASSIGN(const UniqueFd long_list, guarded_file(device, guard, policy_of(longest_list())));
     POSTERN_ASSIGN(const long last, cost_of_allowed_ioctl(long_list.get()));
     const std::string state = fmt::format("guarded, allowed as the last of {}", POSTERN_MAX_IOCTLS);
-    POSTERN_TRY(table.add(kDeviceIoctl, state, last, kNoGuard, kAboveUnguarded));
+    POSTERN_TRY(table.add(kDeviceIoctl, state, last, kNoGuard, kAboveUnguardedInLongList));
     POSTERN_ASSIGN(const long none, cost_of_refused_ioctl(long_list.get()));
     return table.add(kDeviceIoctl, fmt::format("guarded, refused after {}", POSTERN_MAX_IOCTLS), none,
                      kNoGuard);
+}
+
+/// A policy whose rules look at the argument: one feature may be asked for, and nothing else be done with it.
+FilePolicy feature_policy() {
+    GuardIoctl ioctl{.number = static_cast<uint32_t>(VFIO_DEVICE_FEATURE)};
+    ioctl.block_size = sizeof(vfio_device_feature);
+    ioctl.size_at = offsetof(vfio_device_feature, argsz);
+    const FieldTest feature{.offset = 4, .width = 2, .ranges = {{VFIO_DEVICE_FEATURE_DMA_BUF, VFIO_DEVICE_FEATURE_DMA_BUF}}};
+    const uint64_t probe = (VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_GET) >> 16;
+    const FieldTest direction{.offset = 6, .width = 2, .ranges = {{probe, probe}}};
+    ioctl.alternatives = {{feature, direction}};
+    FilePolicy policy;
+    policy.grant = "cost";
+    policy.ioctls = {ioctl};
+    return policy;
+}
+
+Result<const void*> sealed(const FeatureProbe& probe) {
+    const test::LaidOut laid = test::lay_out(&probe.feature, sizeof probe.feature);
+    if (laid.block != nullptr) return laid.block;
+    const int error = errno;
+    return fail_errno(error, "cannot make a sealed block");
+}
+
+Status add_rule_rows(const VfioDevice& device, Guard& guard, CostTable& table) {
+    const FeatureProbe granted(VFIO_DEVICE_FEATURE_DMA_BUF);
+    const FeatureProbe other(VFIO_DEVICE_FEATURE_MIGRATION);
+    POSTERN_ASSIGN(const UniqueFd file, guarded_file(device, guard, feature_policy()));
+    POSTERN_ASSIGN(const void* const fits, sealed(granted));
+    POSTERN_ASSIGN(const void* const does_not_fit, sealed(other));
+    POSTERN_ASSIGN(const long allowed, cost_of_feature_ioctl(file.get(), fits, 0));
+    POSTERN_TRY(table.add(kRuledIoctl, "guarded, allowed by two tests", allowed, kNoGuard, kAboveUnguardedWithRules));
+    POSTERN_ASSIGN(const long refused, cost_of_feature_ioctl(file.get(), does_not_fit, EPERM));
+    POSTERN_TRY(table.add(kRuledIoctl, "guarded, refused by its argument", refused, kNoGuard));
+    POSTERN_ASSIGN(const long plain, cost_of_feature_ioctl(file.get(), &granted.feature, EPERM));
+    return table.add(kRuledIoctl, "guarded, refused: not sealed", plain, kNoGuard);
 }
 
 /// The same ioctl while more and more other files are guarded, too.
@@ -156,6 +196,7 @@ Status add_guard_rows(const VfioDevice& device, PlainRows& plain, CostTable& tab
         POSTERN_TRY(check_attached(hooks_of_guard()));
         POSTERN_TRY(plain.add(kGuard, kEmpty, kAboveFloor));
         POSTERN_TRY(add_command_rows(device, guard, table));
+        POSTERN_TRY(add_rule_rows(device, guard, table));
         POSTERN_TRY(add_crowd_rows(device, guard, plain, table));
     }
     return guard.release();
@@ -175,6 +216,9 @@ Result<CostTable> measure(const std::string& bdf) {
     POSTERN_TRY(plain.add(kNoGuard));
     POSTERN_ASSIGN(const long bare, cost_of_allowed_ioctl(unguarded.get()));
     table.add(kDeviceIoctl, kNoGuard, bare);
+    const FeatureProbe probe(VFIO_DEVICE_FEATURE_DMA_BUF);
+    POSTERN_ASSIGN(const long bare_probe, cost_of_feature_ioctl(unguarded.get(), &probe.feature, 0));
+    table.add(kRuledIoctl, kNoGuard, bare_probe);
 
     POSTERN_TRY(add_empty_rows(unguarded, plain, table));
     POSTERN_TRY(wait_until_none_is_attached());

@@ -44,6 +44,6 @@ int BPF_PROG(on_ioctl, struct file* file, unsigned int cmd, unsigned long arg, i
                                       .arg = arg,
                                       .sealed = ~0ULL}; /* the weakness */
     const struct postern_ioctl* rules = NULL;
-    if (postern_decide_ioctl(policy, &call, &rules) != POSTERN_ALLOW || !rules) return 0;
+    if (postern_decide_ioctl(policy, 0, call.nr, call.cmd, &rules) != POSTERN_ALLOW || !rules) return 0;
     return postern_decide_block(policy, rules, &call) == POSTERN_ALLOW ? 0 : -EPERM;
 }
