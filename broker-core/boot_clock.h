@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace postern {
+
+/// How far the wall clock is ahead of CLOCK_BOOTTIME now, in ns: what turns the kernel's times into dates.
+[[nodiscard]] int64_t realtime_ahead();
+
+/// "2026-11-22T18:42:21.123Z" of nanoseconds since 1970.
+[[nodiscard]] std::string utc_text(int64_t nanoseconds);
+
+}  // namespace postern

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "broker-core/live_grant.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace postern {
+namespace {
+
+template <size_t Size>
+std::string text_of(const char (&field)[Size]) {
+    return {field, ::strnlen(field, Size)};
+}
+
+}  // namespace
+
+std::vector<LiveGrant> live_grants(const std::vector<std::pair<uint64_t, postern_policy>>& files) {
+    std::vector<LiveGrant> grants;
+    for (const auto& [key, policy] : files) {
+        const std::string id = text_of(policy.grant);
+        auto grant =
+            std::find_if(grants.begin(), grants.end(), [&](const LiveGrant& each) { return each.id == id; });
+        if (grant == grants.end()) {
+            grant = grants.insert(grant, LiveGrant{id,
+                                                   text_of(policy.device),
+                                                   text_of(policy.profile),
+                                                   policy.slice,
+                                                   static_cast<pid_t>(policy.launcher),
+                                                   policy.since,
+                                                   policy.sandbox_cgroup,
+                                                   0,
+                                                   true,
+                                                   {}});
+        }
+        grant->since = std::min<uint64_t>(grant->since, policy.since);
+        grant->refused += policy.denied;
+        grant->revoked = grant->revoked && (policy.flags & POSTERN_POLICY_REVOKED) != 0;
+        grant->files.push_back(key);
+    }
+    std::stable_sort(grants.begin(), grants.end(),
+                     [](const LiveGrant& a, const LiveGrant& b) { return a.since < b.since; });
+    return grants;
+}
+
+}  // namespace postern
