@@ -317,6 +317,7 @@ Result<Grant> DeviceSession::make_grant(unsigned slice, Guard* guard, const Sand
         POSTERN_TRY(guard->learn(group_.get()));
         POSTERN_TRY(guard->learn(container_.get()));
         POSTERN_TRY(prove_guard(client_file, device_.get(), policy));
+        POSTERN_TRY(guard->forget_refusals(grant.id));
     }
 
     std::vector<std::string> names;

@@ -99,6 +99,7 @@ Result<Guard> Guard::acquire(const std::string& bpffs) {
     // Before any file is registered: a file that closes unseen would leave its address behind.
     POSTERN_TRY(pins.attach());
     POSTERN_TRY(learn_sealing(pins));
+    POSTERN_TRY(GuardListener::sweep(pins));
     return Guard(std::move(pins), std::move(use), ::getpid());
 }
 
@@ -170,6 +171,16 @@ Status Guard::learn(int fd) {
     postern_pending wanted{};
     wanted.action = POSTERN_PENDING_LEARN;
     return request(fd, wanted, "learn the kind of");
+}
+
+Status Guard::forget_refusals(const std::string& grant) {
+    POSTERN_ASSIGN(const GuardLock lock, GuardLock::take());
+    return pins_.restart_count(grant);
+}
+
+Result<GuardListener> Guard::listen(uint64_t cgroup_id) {
+    POSTERN_ASSIGN(const GuardLock lock, GuardLock::take());
+    return GuardListener::open(pins_, GuardListener::Who::Launcher, cgroup_id);
 }
 
 Status Guard::release() {

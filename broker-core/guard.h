@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "broker-core/guard_listener.h"
 #include "broker-core/guard_lock.h"
 #include "broker-core/guard_pins.h"
 #include "broker-core/guard_policy.h"
@@ -61,6 +62,12 @@ class Guard {
 
     /// Refused calls so far on the open files of `grant`.
     [[nodiscard]] Result<uint64_t> denied(const std::string& grant) const { return pins_.denied(grant); }
+
+    /// Forgets the refusals on the files of `grant` so far: those of their proof are no client's. Only before
+    /// anybody else has them.
+    [[nodiscard]] Status forget_refusals(const std::string& grant);
+    /// Hears of refusals from now on, of one sandbox by its cgroup or of all (0).
+    [[nodiscard]] Result<GuardListener> listen(uint64_t cgroup_id);
 
     /// Gives the use up, with its sandboxes. Registered files that are still open stay guarded.
     [[nodiscard]] Status release();

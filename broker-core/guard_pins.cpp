@@ -215,6 +215,32 @@ bool GuardPins::any_attached() const {
     return false;
 }
 
+std::vector<std::string> GuardPins::attached() const {
+    std::vector<std::string> found;
+    for (const GuardHook& hook : kGuardHooks) {
+        if (exists(link_path(folder_, hook.program))) found.emplace_back(hook.program);
+    }
+    return found;
+}
+
+bool GuardPins::is_current() const {
+    const auto id = [](int map) {
+        bpf_map_info info{};
+        uint32_t size = sizeof info;
+        return ::bpf_obj_get_info_by_fd(map, &info, &size) == 0 ? info.id : 0;
+    };
+    const UniqueFd pinned(::bpf_obj_get(map_path(folder_, "rings").c_str()));
+    return pinned && id(pinned.get()) != 0 && id(pinned.get()) == id(rings_.get());
+}
+
+Result<postern_about> GuardPins::about() const {
+    POSTERN_ASSIGN(const UniqueFd map, open_pin(map_path(folder_, "about")));
+    postern_about found{};
+    if (::bpf_map_lookup_elem(map.get(), &kZero, &found) == 0) return found;
+    const int error = errno;
+    return fail_errno(error, "the guard: cannot read its version");
+}
+
 Status GuardPins::attach() {
     std::vector<const char*> missing;
     for (const GuardHook& hook : kGuardHooks) {
@@ -376,6 +402,33 @@ Result<bool> GuardPins::revoke(uint64_t key, const std::string& grant) {
         return fail_errno(error, "the guard: cannot revoke grant {}", grant);
     }
     return request.done != 0;
+}
+
+Status GuardPins::restart_count(const std::string& grant) {
+    POSTERN_ASSIGN(const auto all, files());
+    for (const auto& [key, found] : all) {
+        if (grant != found.grant) continue;
+        postern_policy policy = found;
+        policy.denied = 0;
+        policy.period = 0;
+        policy.told = 0;
+        policy.untold = 0;
+        if (::bpf_map_update_elem(files_.get(), &key, &policy, BPF_EXIST) != 0) {
+            const int error = errno;
+            return fail_errno(error, "the guard: cannot reset what it counts of grant {}", grant);
+        }
+    }
+    return {};
+}
+
+Result<uint64_t> GuardPins::key_of(int fd) {
+    postern_pending look{};
+    look.action = POSTERN_PENDING_LOOK;
+    look.fd = static_cast<uint32_t>(fd);
+    POSTERN_ASSIGN(const postern_pending answer, run(look));
+    // That nothing is mapped at address 0 does not matter here.
+    if (answer.seen != 1) return fail("the guard: the kernel did not find the file of fd {}", fd);
+    return answer.file;
 }
 
 Result<postern_state> GuardPins::state() const {

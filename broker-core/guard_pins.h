@@ -38,6 +38,12 @@ class GuardPins {
     /// would go on to mean another file.
     [[nodiscard]] Status detach();
     [[nodiscard]] bool any_attached() const;
+    /// The programs that are attached.
+    [[nodiscard]] std::vector<std::string> attached() const;
+    [[nodiscard]] const std::string& folder() const { return folder_; }
+    /// Whether this still is what is pinned there: it may have been replaced or removed.
+    [[nodiscard]] bool is_current() const;
+    [[nodiscard]] Result<postern_about> about() const;
 
     /// Runs one request over the fds of this process and returns it with the answer filled in.
     [[nodiscard]] Result<postern_pending> run(const postern_pending& request);
@@ -52,6 +58,12 @@ class GuardPins {
     [[nodiscard]] Result<std::vector<std::pair<uint64_t, postern_policy>>> files() const;
     /// Refuses everything on the file `key` if it still is one of `grant`; says whether it was.
     [[nodiscard]] Result<bool> revoke(uint64_t key, const std::string& grant);
+
+    /// Begins to count the refusals on the files of `grant` from 0. Only before anybody but this process has
+    /// them: the entries are replaced.
+    [[nodiscard]] Status restart_count(const std::string& grant);
+    /// Which file is behind `fd` of this process, as a key of files().
+    [[nodiscard]] Result<uint64_t> key_of(int fd);
 
     [[nodiscard]] Result<postern_state> state() const;
     [[nodiscard]] int rings() const { return rings_.get(); }
