@@ -20,11 +20,11 @@ enum postern_verdict {
     POSTERN_DENY_MASK = -9, /* access that is not exactly a read or a write */
     POSTERN_DENY_HOOK = -10,
     POSTERN_DENY_REVOKED = -11,
-    POSTERN_DENY_UNSEALED = -12, /* an argument block that somebody could still change */
-    POSTERN_DENY_ARGUMENT = -13, /* an argument block that fits no alternative of its rules */
-    POSTERN_DENY_STRAY = -14,    /* a file that is not registered, of a kind or inode that has to be */
-    POSTERN_TRY_AGAIN = -15,     /* the block could not be looked at just now: EAGAIN, and no refusal */
-    POSTERN_RESTRICTED = -16,    /* a request to narrow the policy, granted: EALREADY */
+    POSTERN_DENY_UNSEALED = -12,   /* an argument block that somebody could still change */
+    POSTERN_DENY_ARGUMENT = -13,   /* an argument block that fits no alternative of its rules */
+    POSTERN_DENY_STRAY = -14,      /* a file that is not registered, of a kind or inode that has to be */
+    POSTERN_TRY_AGAIN = -15,       /* the block could not be looked at just now: EAGAIN, and no refusal */
+    POSTERN_RESTRICTED = -16,      /* a request to narrow the policy, granted: EALREADY */
     POSTERN_BAD_RESTRICTION = -17, /* one that does not exist: EINVAL */
 };
 
