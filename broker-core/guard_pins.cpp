@@ -395,8 +395,8 @@ Result<bool> GuardPins::revoke(uint64_t key, const std::string& grant) {
     postern_revocation request{};
     request.file = key;
     std::copy_n(grant.begin(), std::min<size_t>(grant.size(), POSTERN_GRANT_SIZE - 1), request.grant);
-    LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &request, .ctx_out = &request, .ctx_size_in = sizeof request,
-                .ctx_size_out = sizeof request);
+    // The kernel writes the context back where it came from, and refuses a ctx_out.
+    LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &request, .ctx_size_in = sizeof request);
     if (::bpf_prog_test_run_opts(program.get(), &run) != 0) {
         const int error = errno;
         return fail_errno(error, "the guard: cannot revoke grant {}", grant);
