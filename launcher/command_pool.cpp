@@ -7,6 +7,7 @@
 #include "launcher/commands.h"
 #include "launcher/launch.h"
 #include "launcher/launch_options.h"
+#include "launcher/refusal_report.h"
 #include "launcher/sandbox_from_profile.h"
 #include "launcher/supervisor.h"
 
@@ -49,6 +50,8 @@ int run_pool(const LaunchOptions& options, const CommandLine& command) {
     auto broker = LocalBroker::open(*profile, options.device);
     if (!broker) return report(broker.error(), kLaunchFailed);
     options.print_weakenings(*profile);
+    RefusalReport refusals(*supervisor, RefusalReport::Clients::Many);
+    if (!options.quiet) broker->tell(refusals);
     int worst = 0;                      // of the clients
     int failed = 0;                     // of postern itself, which counts for more
     std::map<size_t, unsigned> slices;  // by the supervisor's number

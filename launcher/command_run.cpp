@@ -5,6 +5,7 @@
 #include "launcher/commands.h"
 #include "launcher/launch.h"
 #include "launcher/launch_options.h"
+#include "launcher/refusal_report.h"
 #include "launcher/sandbox_from_profile.h"
 #include "launcher/supervisor.h"
 
@@ -65,6 +66,8 @@ int run_on_device(Supervisor& supervisor, const RunOptions& options, const Profi
     auto broker = LocalBroker::open(profile, options.device);
     if (!broker) return report(broker.error(), kLaunchFailed);
     options.print_weakenings(profile);
+    RefusalReport refusals(supervisor, RefusalReport::Clients::One);
+    if (!options.quiet) broker->tell(refusals);
     const auto slice = static_cast<unsigned>(options.slice);
     auto client = broker->start(slice, std::move(spec));
     int status = 0;

@@ -26,6 +26,10 @@ using Command = std::function<int(const CommandLine& rest)>;
 [[nodiscard]] Command add_unbind_command(CLI::App& app);
 [[nodiscard]] Command add_profile_command(CLI::App& app);
 [[nodiscard]] Command add_bench_command(CLI::App& app);
+[[nodiscard]] Command add_ps_command(CLI::App& app);
+[[nodiscard]] Command add_revoke_command(CLI::App& app);
+[[nodiscard]] Command add_monitor_command(CLI::App& app);
+[[nodiscard]] Command add_guard_command(CLI::App& app);
 /// Tells of all commands of `app`, those that are added later, too.
 [[nodiscard]] Command add_completion_command(CLI::App& app);
 

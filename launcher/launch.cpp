@@ -9,6 +9,7 @@
 #include "broker-core/pci.h"
 #include "broker-core/plan.h"
 #include "launcher/exec_target.h"
+#include "launcher/refusal_report.h"
 
 namespace postern {
 
@@ -31,7 +32,8 @@ Result<LocalBroker> LocalBroker::open(const Profile& profile, const std::string&
         return propagate(std::move(guard), "device " + bdf);
     }
     const auto& ioctls = profile.device->ioctls;
-    const auto ruled = std::find_if(ioctls.begin(), ioctls.end(), [](const IoctlRule& each) { return !each.args.empty(); });
+    const auto ruled =
+        std::find_if(ioctls.begin(), ioctls.end(), [](const IoctlRule& each) { return !each.args.empty(); });
     if (ruled != ioctls.end() && !guard->can_rule_arguments()) {
         (void)session.close();
         return fail("profile {}: device.ioctls: {}: {}", profile.name, ruled->name, kNoSealing);
@@ -48,7 +50,9 @@ Result<Grant> LocalBroker::prepare(unsigned slice, SandboxSpec& spec) {
     spec.cgroup_fd = cgroup.fd();
     cgroups_.erase(slice);
     cgroups_.emplace(slice, std::move(cgroup));
-    return session_.grant(slice, guard_, identity);
+    POSTERN_ASSIGN(Grant grant, session_.grant(slice, guard_, identity));
+    if (report_ != nullptr) report_->begin(guard_, slice, identity.cgroup_id);
+    return grant;
 }
 
 tl::expected<RunningClient, LaunchError> LocalBroker::start(unsigned slice, SandboxSpec spec) {
@@ -59,11 +63,26 @@ tl::expected<RunningClient, LaunchError> LocalBroker::start(unsigned slice, Sand
             LaunchError{std::move(grant.error()).within(fmt::format("slice {}", slice)), 125});
     }
     for (const NamedFd& each : grant->fds) spec.fds.push_back({each.fd.get(), each.name});
-    // The grant's fds close here when the client has its own: what the broker keeps is its own set.
-    return start_sandbox(spec);
+    auto client = start_sandbox(spec);
+    if (client && report_ != nullptr) {
+        const auto device = std::find_if(grant->fds.begin(), grant->fds.end(),
+                                         [](const NamedFd& each) { return each.name == "device"; });
+        if (device != grant->fds.end()) counted_[slice] = {grant->id, std::move(device->fd)};
+    }
+    // The grant's other fds close here when the client has its own: what the broker keeps is its own set.
+    return client;
+}
+
+void LocalBroker::report_end(unsigned slice) {
+    const auto counted = counted_.find(slice);
+    if (counted == counted_.end()) return;
+    // Not worth a failure: it is a message.
+    report_->end(slice, guard_.denied(counted->second.grant).value_or(0));
+    counted_.erase(counted);
 }
 
 Status LocalBroker::end(unsigned slice) {
+    report_end(slice);
     Status ended = session_.end_slice(slice);
     if (const auto found = cgroups_.find(slice); found != cgroups_.end()) {
         Status removed = guard_.remove_sandbox(found->second.id());

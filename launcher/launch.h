@@ -16,6 +16,8 @@
 
 namespace postern {
 
+class RefusalReport;
+
 /// The broker inside of `postern run` and `postern pool`: owns the device and the guard, and starts clients
 /// on slices of it.
 class LocalBroker {
@@ -25,6 +27,9 @@ class LocalBroker {
     [[nodiscard]] static Result<LocalBroker> open(const Profile& profile, const std::string& device);
 
     LocalBroker(LocalBroker&&) noexcept = default;
+
+    /// Tells `report` of clients that begin and end; it is borrowed until the last end().
+    void tell(RefusalReport& report) { report_ = &report; }
 
     /// Grants `slice` and starts the client of `spec` on it, in a cgroup of its own.
     [[nodiscard]] tl::expected<RunningClient, LaunchError> start(unsigned slice, SandboxSpec spec);
@@ -41,12 +46,20 @@ class LocalBroker {
     LocalBroker(Guard guard, DeviceSession session, Profile profile)
         : guard_(std::move(guard)), session_(std::move(session)), profile_(std::move(profile)) {}
 
+    void report_end(unsigned slice);
     [[nodiscard]] Result<Grant> prepare(unsigned slice, SandboxSpec& spec);
 
     // Destroyed in reverse: cgroups and device fds go before the guard that watches over them.
     Guard guard_;
     DeviceSession session_;
     std::map<unsigned, Cgroup> cgroups_;
+    /// What the guard counts of a grant ends with its last open file: this is the last one.
+    struct Counted {
+        std::string grant;
+        UniqueFd file;
+    };
+    std::map<unsigned, Counted> counted_;
+    RefusalReport* report_ = nullptr;
     Profile profile_;
 };
 

@@ -15,7 +15,7 @@ void LaunchOptions::add_to(CLI::App& command) {
         ->type_name("NAME|FILE");
     command.add_flag("--dry-run", dry_run, "print the whole plan and do nothing");
     command.add_flag("--json", json, "print the plan as JSON");
-    command.add_flag("--quiet", quiet, "do not print what the profile weakens");
+    command.add_flag("--quiet", quiet, "do not print what the profile weakens and what the guard refuses");
     sandbox.add_to(command);
     command.prefix_command();  // the first word that is no option begins the client's command line
 }

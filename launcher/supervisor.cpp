@@ -85,6 +85,10 @@ void Supervisor::watch(int fd, std::function<void()> ready) {
     watches_.push_back(Watch{fd, std::move(ready)});
 }
 
+void Supervisor::unwatch(int fd) {
+    std::erase_if(watches_, [fd](const Watch& each) { return each.fd == fd; });
+}
+
 std::optional<int> Supervisor::take_signal() {
     signalfd_siginfo info = {};
     if (::read(signals_.get(), &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return std::nullopt;

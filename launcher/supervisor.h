@@ -42,6 +42,8 @@ class Supervisor {
     /// Calls `ready` from wait_any() whenever `fd` (borrowed) is readable, e.g. a ring buffer with denials.
     /// One that has hung up is dropped.
     void watch(int fd, std::function<void()> ready);
+    /// Before the fd or what `ready` refers to ends. One that is not watched is no error.
+    void unwatch(int fd);
 
     /// Waits until a client ends. `running()` must not be 0. Error: poll(2) failed, which it does not.
     Result<Ended> wait_any();
