@@ -613,9 +613,10 @@ TEST_F(GuardRaceTest, HammeringAttackersNeverGetARefusedArgumentThrough) {
     std::vector<std::thread> threads;
     threads.emplace_back(repeat, [&] { plain = plain == 0 ? kAllowed : 0; });
     threads.emplace_back(repeat, [&] {
-        // In and out: now the sealed file, now memory of zeros.
+        // In and out: now the sealed file, in memory so that the guard can look, now memory of zeros.
         (void)::mmap(moving.mapping, kPage, kRw, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-        (void)::mmap(moving.mapping, kPage, PROT_READ, MAP_SHARED | MAP_FIXED, moving.file.get(), 0);
+        (void)::mmap(moving.mapping, kPage, PROT_READ, MAP_SHARED | MAP_FIXED | MAP_POPULATE,
+                     moving.file.get(), 0);
     });
     threads.emplace_back(repeat, [&] {
         (void)::mmap(allowed.mapping, kPage, kRw, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
