@@ -136,8 +136,8 @@ static __always_inline int postern_any_window_reads(const struct postern_policy*
 
 /*
  * The entry of a command, or one of another command: the list is sorted by command (unused entries last, with
- * ~0), or it is searched in vain. Without branches in its steps, and in bytes rather than entries, which saves
- * a shift a step.
+ * ~0), or it is searched in vain. Without branches in its steps, and in bytes rather than entries, which
+ * saves a shift a step.
  */
 static __always_inline const struct postern_ioctl* postern_find_ioctl(const struct postern_policy* policy,
                                                                       __u32 cmd) {
@@ -146,13 +146,15 @@ static __always_inline const struct postern_ioctl* postern_find_ioctl(const stru
 #if POSTERN_MAX_IOCTLS != 64
 #error "the steps of the search are for 64 entries"
 #endif
-/* Of two numbers of 32 bits the borrow of a subtraction in 64: is the last entry of the lower half too small? */
-#define POSTERN_SEARCH_STEP(step)                                                                             \
-    do {                                                                                                      \
-        const struct postern_ioctl* last = (const struct postern_ioctl*)(entries + at) + ((step) - 1);        \
-        at += postern_top_bit((__u64)last->cmd - cmd) * ((step) * sizeof(struct postern_ioctl));              \
-        /* An addition, to Linux 6.1's verifier: of an "or", which a compiler makes of it, it knows no end. */ \
-        __asm__("" : "+r"(at));                                                                               \
+/* Of two numbers of 32 bits the borrow of a subtraction in 64: is the last entry of the lower half too small?
+ */
+#define POSTERN_SEARCH_STEP(step)                                                                           \
+    do {                                                                                                    \
+        const struct postern_ioctl* last = (const struct postern_ioctl*)(entries + at) + ((step)-1);        \
+        at += postern_top_bit((__u64)last->cmd - cmd) * ((step) * sizeof(struct postern_ioctl));            \
+        /* An addition, to Linux 6.1's verifier: of an "or", which a compiler makes of it, it knows no end. \
+         */                                                                                                 \
+        __asm__("" : "+r"(at));                                                                             \
     } while (0)
     /* Most lists are short. */
     if (policy->n_ioctls > 8) {
@@ -251,7 +253,8 @@ static __always_inline int postern_restrict(struct postern_policy* policy, __u64
         case POSTERN_RESTRICT_IOCTL:
         case POSTERN_RESTRICT_IOCTLS: {
             const int all = POSTERN_RESTRICT_OP(request) == POSTERN_RESTRICT_IOCTLS;
-            if (request & (all ? 0x00ffffffffffffffull : 0x00ffffff00000000ull)) return POSTERN_BAD_RESTRICTION;
+            if (request & (all ? 0x00ffffffffffffffull : 0x00ffffff00000000ull))
+                return POSTERN_BAD_RESTRICTION;
             for (__u32 i = 0; i < POSTERN_MAX_IOCTLS; i++) {
                 if (all || policy->ioctls[i].cmd == (__u32)request) policy->ioctls[i].flags = 0;
             }

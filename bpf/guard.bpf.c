@@ -3,7 +3,8 @@
  * The guard: a policy on one struct file for as long as that file lives.
  *
  * - lsm/file_ioctl: commands by list, and by rules on an argument block that nobody can change
- * - lsm/file_ioctl_compat: always refused (Linux 6.8, and stable kernels that took it; else file_ioctl sees it)
+ * - lsm/file_ioctl_compat: always refused (Linux 6.8, and stable kernels that took it; else file_ioctl sees
+ * it)
  * - lsm/mmap_file: inside one window, from the saved registers
  * - lsm/file_mprotect: inside the same window, from the mapping
  * - lsm/file_permission: pread64 and pwrite64 inside one window, from the saved registers
@@ -18,8 +19,8 @@
  * filter, and all else is in a function of its own: what that needs of registers and stack, an unrelated file
  * does not pay for.
  *
- * The programs take no look at what a BPF program before them said: once one refuses, the trampoline runs none
- * of the others (arch/x86/net/bpf_jit_comp.c, invoke_bpf_mod_ret).
+ * The programs take no look at what a BPF program before them said: once one refuses, the trampoline runs
+ * none of the others (arch/x86/net/bpf_jit_comp.c, invoke_bpf_mod_ret).
  */
 #include "core.h"
 
@@ -102,7 +103,8 @@ struct {
 /* Set before the programs are loaded: the verifier knows that on_mmap's file may be NULL (Linux 6.15). */
 const volatile _Bool knows_null = 0;
 
-/* Written by the iterator alone, one registration at a time; the only global variable, so it is the whole of .bss. */
+/* Written by the iterator alone, one registration at a time; the only global variable, so it is the whole of
+ * .bss. */
 struct postern_state state;
 
 static __always_inline long postern_fetch(__u64 address, __u32 width, __u64* value) {
@@ -166,7 +168,8 @@ static __always_inline __u32 task_facts(const struct task_struct* task, int with
         facts |= POSTERN_TASK_COMPAT;
     }
     if (task->flags & (PF_KTHREAD | PF_IO_WORKER)) facts |= POSTERN_TASK_KERNEL;
-    if (with_io_uring && bpf_core_field_exists(task->io_uring) && task->io_uring) facts |= POSTERN_TASK_IO_URING;
+    if (with_io_uring && bpf_core_field_exists(task->io_uring) && task->io_uring)
+        facts |= POSTERN_TASK_IO_URING;
     return facts;
 }
 
@@ -257,7 +260,8 @@ static __noinline int tell(struct postern_policy* policy, const struct postern_c
 }
 
 /* What the hook returns. Constants: since 6.12 the verifier wants to see that they lie in [-4095, 0]. */
-static __always_inline int verdict_on(struct postern_policy* policy, const struct postern_call* call, int verdict) {
+static __always_inline int verdict_on(struct postern_policy* policy, const struct postern_call* call,
+                                      int verdict) {
     if (verdict == POSTERN_ALLOW) return 0;
     if (verdict == POSTERN_TRY_AGAIN) return -EAGAIN;
     if (verdict == POSTERN_RESTRICTED) return -EALREADY;
@@ -545,7 +549,8 @@ int on_own_file(struct bpf_iter__task_file* ctx) {
 
     if (request->action == POSTERN_PENDING_LOOK) {
         __u64 flags = 0;
-        const long found = bpf_find_vma(bpf_get_current_task_btf(), request->address, look_at_flags, &flags, 0);
+        const long found =
+            bpf_find_vma(bpf_get_current_task_btf(), request->address, look_at_flags, &flags, 0);
         request->value = flags;
         if (found) request->error = (__u32)-found;
         return 0;

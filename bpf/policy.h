@@ -99,7 +99,8 @@ struct postern_range {
 /* postern_policy.flags */
 /* Inside every sandbox an unregistered file with the same file_operations is refused everything. */
 #define POSTERN_POLICY_EXCLUSIVE 1u
-/* Inside its own sandbox an unregistered file of the same inode is refused everything: one that was reopened. */
+/* Inside its own sandbox an unregistered file of the same inode is refused everything: one that was reopened.
+ */
 #define POSTERN_POLICY_ONLY_WAY 2u
 /* Everything is refused, for good. */
 #define POSTERN_POLICY_REVOKED 4u
@@ -114,13 +115,13 @@ struct postern_policy {
     char device[POSTERN_DEVICE_SIZE];
     char profile[POSTERN_PROFILE_SIZE];
     __u32 slice;
-    __u32 launcher;       /* pid, in the initial pid namespace of the machine or container that postern runs in */
-    __u64 since;          /* CLOCK_BOOTTIME, ns */
+    __u32 launcher; /* pid, in the initial pid namespace of the machine or container that postern runs in */
+    __u64 since;    /* CLOCK_BOOTTIME, ns */
     __u64 sandbox_cgroup; /* id of the cgroup v2 folder of the client's sandbox, 0: none */
     __u64 denied;         /* refused calls so far, counted by the guard */
     __u64 period;         /* the latest in which a refusal was told, and how many were */
     __u32 told;
-    __u32 untold; /* since the last that was */
+    __u32 untold;       /* since the last that was */
     __u32 cgroup_level; /* depth of the sandbox's folder below the root, whose level is 0 */
     __u32 forward;
     __u32 flags;
@@ -149,8 +150,8 @@ struct postern_policy {
 #define POSTERN_PENDING_NONE 0u
 #define POSTERN_PENDING_REGISTER 1u /* put `policy` on the file and learn its kind */
 #define POSTERN_PENDING_LEARN 2u    /* learn its kind only, as an exclusive one */
-#define POSTERN_PENDING_LOOK 3u     /* vm_flags of the mapping at `address` into `value`; the file is ignored */
-#define POSTERN_PENDING_SEALING 4u  /* the file is a memfd, `value` the bit of vm_flags that mseal(2) sets */
+#define POSTERN_PENDING_LOOK 3u /* vm_flags of the mapping at `address` into `value`; the file is ignored */
+#define POSTERN_PENDING_SEALING 4u /* the file is a memfd, `value` the bit of vm_flags that mseal(2) sets */
 
 /*
  * The one request in progress; the guard's lock serializes them. User space fills it in, runs the iterator
@@ -209,7 +210,8 @@ struct postern_state {
     __u32 strays_untold;
 };
 
-/* Key of the files that are reached in one way only: an inode in a sandbox. The value counts registered files. */
+/* Key of the files that are reached in one way only: an inode in a sandbox. The value counts registered
+ * files. */
 struct postern_only_way {
     __u64 cgroup;
     __u64 inode;
@@ -240,7 +242,8 @@ struct postern_event {
     __u64 access; /* mmap, mprotect: protection; read, write: MAY_… */
     __u32 block_length;
     __u32 pad;
-    __u8 block[POSTERN_EVENT_BLOCK]; /* the start of the argument block, as it was when the refusal was told */
+    __u8
+        block[POSTERN_EVENT_BLOCK]; /* the start of the argument block, as it was when the refusal was told */
 };
 
 #ifdef __cplusplus

@@ -52,13 +52,14 @@ Result<uint64_t> flags_of(GuardPins& pins, int fd, const void* address) {
     look.address = reinterpret_cast<uint64_t>(address);
     POSTERN_ASSIGN(const postern_pending answer, pins.run(look));
     if (answer.error != 0 || answer.seen != 1) {
-        return fail_errno(static_cast<int>(answer.error), "the guard: cannot look at a mapping of this process");
+        return fail_errno(static_cast<int>(answer.error),
+                          "the guard: cannot look at a mapping of this process");
     }
     return answer.value;
 }
 
-/// Tells the guard how this kernel marks sealed memory, which no header says: one bit of vm_flags that mseal(2)
-/// sets (63 on Linux 6.12, 42 on 7.3). Costs this process one page of address space for good.
+/// Tells the guard how this kernel marks sealed memory, which no header says: one bit of vm_flags that
+/// mseal(2) sets (63 on Linux 6.12, 42 on 7.3). Costs this process one page of address space for good.
 Status learn_sealing(GuardPins& pins) {
     POSTERN_ASSIGN(const postern_state known, pins.state());
     if (known.memfd_f_op != 0) return {};
@@ -157,7 +158,8 @@ Status Guard::register_file(int fd, const FilePolicy& policy) {
     wanted.policy.launcher = static_cast<uint32_t>(::getpid());
     timespec now{};
     ::clock_gettime(CLOCK_BOOTTIME, &now);
-    wanted.policy.since = static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+    wanted.policy.since =
+        static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
     if (rules_arguments(policy) && !can_rule_arguments()) return fail("the guard: {}", kNoSealing);
     return request(fd, wanted, "register");
 }

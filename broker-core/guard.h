@@ -20,7 +20,8 @@
 namespace postern {
 
 inline constexpr const char* kNoSealing =
-    "rules on ioctl arguments need mseal(2), which this kernel does not have; boot Linux 6.10 or later, or leave "
+    "rules on ioctl arguments need mseal(2), which this kernel does not have; boot Linux 6.10 or later, or "
+    "leave "
     "the ioctls with \"args\" out of the profile";
 
 /// One process's use of the guard, which puts a policy on a struct file for as long as that file lives.

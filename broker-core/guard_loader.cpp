@@ -58,9 +58,11 @@ class KernelFunctions {
 
     /// Whether the function says, by a suffix of its first parameter's name, that it may be NULL.
     [[nodiscard]] bool takes_null(const char* name) const {
-        const btf_type* function =
-            ::btf__type_by_id(btf_.get(), static_cast<uint32_t>(std::max(0, ::btf__find_by_name_kind(btf_.get(), name, BTF_KIND_FUNC))));
-        const btf_type* prototype = function != nullptr ? ::btf__type_by_id(btf_.get(), function->type) : nullptr;
+        const btf_type* function = ::btf__type_by_id(
+            btf_.get(),
+            static_cast<uint32_t>(std::max(0, ::btf__find_by_name_kind(btf_.get(), name, BTF_KIND_FUNC))));
+        const btf_type* prototype =
+            function != nullptr ? ::btf__type_by_id(btf_.get(), function->type) : nullptr;
         if (prototype == nullptr || ::btf_vlen(prototype) == 0) return false;
         const char* parameter = ::btf__name_by_offset(btf_.get(), ::btf_params(prototype)->name_off);
         return parameter != nullptr && std::string_view(parameter).ends_with("__nullable");

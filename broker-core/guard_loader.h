@@ -24,7 +24,7 @@ inline constexpr const char* kGuardRegistrar = "on_own_file";
 /// The program that revokes.
 inline constexpr const char* kGuardRevoker = "on_revoke";
 inline constexpr std::array kGuardMaps = {"files", "sandboxes", "only_ways", "pending",
-                                          "rings", "listeners", "state", "about"};
+                                          "rings", "listeners", "state",     "about"};
 
 /// Tells one build of the guard from another: a hash of its object file.
 [[nodiscard]] uint64_t guard_stamp();

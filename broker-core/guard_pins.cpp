@@ -137,7 +137,8 @@ Result<About> read_about(const std::string& folder) {
     const bool readable = ::bpf_obj_get_info_by_fd(map.get(), &info, &size) == 0 &&
                           info.value_size == sizeof about &&
                           ::bpf_map_lookup_elem(map.get(), &kZero, &about) == 0;
-    if (!readable || about.abi != POSTERN_GUARD_ABI || about.policy_size != sizeof(postern_policy)) return About{};
+    if (!readable || about.abi != POSTERN_GUARD_ABI || about.policy_size != sizeof(postern_policy))
+        return About{};
     return About{true, about.stamp};
 }
 
@@ -375,7 +376,8 @@ Result<std::vector<std::pair<uint64_t, postern_policy>>> GuardPins::files() cons
     for (unsigned i = 0; i < 2 * POSTERN_MAX_FILES; i++) {
         if (::bpf_map_get_next_key(files_.get(), first ? nullptr : &previous, &key) != 0) break;
         postern_policy policy{};
-        const bool seen = std::any_of(found.begin(), found.end(), [&](const auto& each) { return each.first == key; });
+        const bool seen =
+            std::any_of(found.begin(), found.end(), [&](const auto& each) { return each.first == key; });
         if (!seen && ::bpf_map_lookup_elem(files_.get(), &key, &policy) == 0) found.emplace_back(key, policy);
         previous = key;
         first = false;

@@ -87,8 +87,9 @@ Status encode_ioctls(const FilePolicy& policy, postern_policy& encoded) {
         if (auto added = add_rules(each.alternatives, rules); !added)
             return propagate(std::move(added), fmt::format("ioctl {:#x}", each.number));
         if (rules.size() > POSTERN_MAX_RULES) {
-            return fail("{} or more tests of ioctl arguments (each value of \"in\" is one); the guard holds {}",
-                        rules.size(), POSTERN_MAX_RULES);
+            return fail(
+                "{} or more tests of ioctl arguments (each value of \"in\" is one); the guard holds {}",
+                rules.size(), POSTERN_MAX_RULES);
         }
         listed.first_rule = static_cast<uint16_t>(first);
         listed.n_rules = static_cast<uint16_t>(rules.size() - first);

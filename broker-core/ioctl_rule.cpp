@@ -15,7 +15,8 @@ std::string_view why_no_rules(const IoctlEntry& entry) {
         case Argument::Number:
             return "its argument is no struct with fields";
         case Argument::Answer:
-            return "it writes its answer into the argument block, which has to be sealed for a rule to hold, so that "
+            return "it writes its answer into the argument block, which has to be sealed for a rule to hold, "
+                   "so that "
                    "the client would never get an answer";
         case Argument::Block:
         case Argument::BlockTwice:
@@ -59,8 +60,8 @@ class ValueReader {
         if (value.is_string() && !field_.values.empty()) {
             std::vector<std::string_view> names;
             for (const FieldValue& known : field_.values) names.push_back(known.name);
-            reader_.set_error(path, fmt::format("{} is no value of {}; known are {}, or a number", value.dump(),
-                                                field_.name, fmt::join(names, ", ")));
+            reader_.set_error(path, fmt::format("{} is no value of {}; known are {}, or a number",
+                                                value.dump(), field_.name, fmt::join(names, ", ")));
         } else {
             reader_.set_error(path, number.error().message);
         }
@@ -79,7 +80,8 @@ class ValueReader {
     const IoctlField& field_;
 };
 
-FieldRule read_field_rule(const Json& value, const std::string& path, JsonReading& reading, const IoctlEntry& entry) {
+FieldRule read_field_rule(const Json& value, const std::string& path, JsonReading& reading,
+                          const IoctlEntry& entry) {
     ObjectReader reader(value, path, reading);
     FieldRule rule;
     rule.field = reader.string("field", true);
@@ -112,12 +114,14 @@ FieldRule read_field_rule(const Json& value, const std::string& path, JsonReadin
 
     const bool has_range = minimum || maximum;
     if ((equals ? 1 : 0) + (has_in ? 1 : 0) + (has_range ? 1 : 0) > 1) {
-        reader.set_error(path, "says more than one of \"equals\", \"in\" and \"min\"/\"max\"; one rule, one test");
+        reader.set_error(path,
+                         "says more than one of \"equals\", \"in\" and \"min\"/\"max\"; one rule, one test");
     } else if (has_in && listed.empty()) {
         reader.set_error(reader.path_of("in"), "is empty: no call would fit");
     } else if (rule.mask && *rule.mask > largest(rule.width)) {
-        reader.set_error(reader.path_of("mask"), fmt::format("{:#x} does not fit the field {}, which has {} bytes",
-                                                             *rule.mask, rule.field, rule.width));
+        reader.set_error(reader.path_of("mask"),
+                         fmt::format("{:#x} does not fit the field {}, which has {} bytes", *rule.mask,
+                                     rule.field, rule.width));
     } else if (equals) {
         rule.ranges = {{*equals, *equals}};
     } else if (has_in) {
@@ -125,14 +129,15 @@ FieldRule read_field_rule(const Json& value, const std::string& path, JsonReadin
     } else if (has_range) {
         rule.ranges = {{minimum.value_or(Stepped{}), maximum.value_or(Stepped{largest(rule.width), 0})}};
         if (rule.ranges[0].first.base > rule.ranges[0].last.base)
-            reader.set_error(path, fmt::format("\"min\" {:#x} is above \"max\" {:#x}", rule.ranges[0].first.base,
-                                               rule.ranges[0].last.base));
+            reader.set_error(path, fmt::format("\"min\" {:#x} is above \"max\" {:#x}",
+                                               rule.ranges[0].first.base, rule.ranges[0].last.base));
     } else if (rule.mask) {
         // Alone it says which bits may be set.
         rule.mask = largest(rule.width) & ~*rule.mask;
         rule.ranges = {{Stepped{}, Stepped{}}};
     } else {
-        reader.set_error(path, "says nothing of the field; use \"equals\", \"in\", \"min\" and \"max\", or \"mask\"");
+        reader.set_error(
+            path, "says nothing of the field; use \"equals\", \"in\", \"min\" and \"max\", or \"mask\"");
     }
     return rule;
 }
@@ -157,7 +162,8 @@ bool is_one_value(const ValueRange& range) {
 
 }  // namespace
 
-IoctlRule read_ioctl(const Json& value, const std::string& path, JsonReading& reading, std::optional<IoctlFile> file) {
+IoctlRule read_ioctl(const Json& value, const std::string& path, JsonReading& reading,
+                     std::optional<IoctlFile> file) {
     IoctlRule rule;
     std::string name_path = path;
     const Json* args = nullptr;
@@ -190,10 +196,11 @@ IoctlRule read_ioctl(const Json& value, const std::string& path, JsonReading& re
         for (const IoctlEntry& known : known_ioctls()) {
             if (!file || known.file == *file) names.push_back(known.name);
         }
-        reading.error = Error{fmt::format("{}: \"{}\" is no {} that postern knows; did you mean {}?{}", name_path,
-                                          rule.name, file ? "VFIO device ioctl" : "ioctl", nearest(rule.name, names),
-                                          file ? "" : " A number such as \"0xae00\" does as well"),
-                              0};
+        reading.error =
+            Error{fmt::format("{}: \"{}\" is no {} that postern knows; did you mean {}?{}", name_path,
+                              rule.name, file ? "VFIO device ioctl" : "ioctl", nearest(rule.name, names),
+                              file ? "" : " A number such as \"0xae00\" does as well"),
+                  0};
         return rule;
     }
     if (args == nullptr) return rule;
@@ -201,7 +208,8 @@ IoctlRule read_ioctl(const Json& value, const std::string& path, JsonReading& re
     if (args->is_array() && args->empty()) return rule;
     if (!why.empty()) {
         reader->set_error(reader->path_of("args"),
-                          fmt::format("no rule on {} can be enforced: {}; leave \"args\" or the ioctl out", rule.name, why));
+                          fmt::format("no rule on {} can be enforced: {}; leave \"args\" or the ioctl out",
+                                      rule.name, why));
         return rule;
     }
     rule.block_size = entry->block_size;
@@ -219,8 +227,10 @@ Status check_range(const ValueRange& range, const FieldRule& field, unsigned sli
     for (const Stepped& value : {range.first, range.last}) {
         const uint64_t room = largest(field.width) - value.base;
         if (value.stride != 0 && room / value.stride < slices - 1) {
-            return fail("base {:#x}, stride {:#x}: the value of slice {} does not fit the field {}, which has {} bytes",
-                        value.base, value.stride, room / value.stride + 1, field.field, field.width);
+            return fail(
+                "base {:#x}, stride {:#x}: the value of slice {} does not fit the field {}, which has {} "
+                "bytes",
+                value.base, value.stride, room / value.stride + 1, field.field, field.width);
         }
     }
     for (unsigned slice = 0; slice < slices; ++slice) {
@@ -291,7 +301,8 @@ Json for_manifest(const IoctlRule& rule, unsigned slice) {
 std::string in_words(const IoctlRule& rule) {
     std::vector<std::string> words;
     for (const FieldRule& field : rule.args) {
-        const std::string name = field.mask ? fmt::format("({} & {:#x})", field.field, *field.mask) : field.field;
+        const std::string name =
+            field.mask ? fmt::format("({} & {:#x})", field.field, *field.mask) : field.field;
         std::vector<std::string> values;
         for (const ValueRange& range : field.ranges) {
             values.push_back(is_one_value(range) ? value_in_words(range.first)

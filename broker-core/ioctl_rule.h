@@ -37,13 +37,13 @@ struct IoctlRule {
     std::optional<uint16_t> size_at;
 };
 
-/// Reads one element of a profile's "ioctls": a name, or { "name": …, "args": […] }. `file` says whose ioctls are
-/// meant; on a file of no known sort an ioctl is named by its number, and can have no rules.
+/// Reads one element of a profile's "ioctls": a name, or { "name": …, "args": […] }. `file` says whose ioctls
+/// are meant; on a file of no known sort an ioctl is named by its number, and can have no rules.
 [[nodiscard]] IoctlRule read_ioctl(const Json& value, const std::string& path, JsonReading& reading,
                                    std::optional<IoctlFile> file);
 
-/// What can be said of the rules of all ioctls together without hardware: values that do not fit their field in some
-/// slice, more tests than the guard holds.
+/// What can be said of the rules of all ioctls together without hardware: values that do not fit their field
+/// in some slice, more tests than the guard holds.
 [[nodiscard]] Status check_ioctls(const std::vector<IoctlRule>& ioctls, unsigned slices);
 
 /// As the guard takes it, with the values of one slice.

@@ -56,7 +56,8 @@ struct IommuOption {
     uint64_t val64;
 };
 
-static_assert(sizeof(IommuIoasIovaRanges) == 32 && sizeof(IommuIoasMap) == 40 && sizeof(IommuIoasMapFile) == 40);
+static_assert(sizeof(IommuIoasIovaRanges) == 32 && sizeof(IommuIoasMap) == 40 &&
+              sizeof(IommuIoasMapFile) == 40);
 static_assert(sizeof(IommuIoasCopy) == 40 && sizeof(IommuIoasUnmap) == 24 && sizeof(IommuOption) == 24);
 
 }  // namespace postern::uapi

@@ -7,7 +7,8 @@ namespace {
 /// sd_listen_fds(3): the first passed fd.
 constexpr size_t kFirstFd = 3;
 
-Json skeleton(const std::string& grant, const DevicePlan& device, const std::vector<std::string>& fd_names, unsigned slice) {
+Json skeleton(const std::string& grant, const DevicePlan& device, const std::vector<std::string>& fd_names,
+              unsigned slice) {
     Json fds = Json::object();
     for (size_t i = 0; i < fd_names.size(); ++i) fds[fd_names[i]] = kFirstFd + i;
     Json ioctls = Json::array();

@@ -205,7 +205,8 @@ Json to_json(const DevicePlan& plan) {
         }
         Json ioctls = Json::array();
         for (const IoctlRule& rule : plan.ioctls) ioctls.push_back(for_manifest(rule, slice.slice));
-        slices.push_back({{"slice", slice.slice}, {"windows", windows}, {"dma", dma}, {"irqs", irqs}, {"ioctls", ioctls}});
+        slices.push_back(
+            {{"slice", slice.slice}, {"windows", windows}, {"dma", dma}, {"irqs", irqs}, {"ioctls", ioctls}});
     }
     constexpr const char* kForward[] = {"sandbox", "never", "anyone"};
     return {{"device", plan.bdf},

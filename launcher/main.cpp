@@ -31,9 +31,10 @@ int main_with_arguments(std::vector<std::string> words) {
         "postern");
     app.require_subcommand(1);
     const std::vector<Command> commands{
-        add_run_command(app),  add_pool_command(app),   add_check_command(app),   add_devices_command(app),
-        add_bind_command(app), add_unbind_command(app), add_profile_command(app), add_bench_command(app),
-        add_ps_command(app),   add_revoke_command(app), add_monitor_command(app), add_guard_command(app),
+        add_run_command(app),       add_pool_command(app),    add_check_command(app),
+        add_devices_command(app),   add_bind_command(app),    add_unbind_command(app),
+        add_profile_command(app),   add_bench_command(app),   add_ps_command(app),
+        add_revoke_command(app),    add_monitor_command(app), add_guard_command(app),
         add_completion_command(app)};
     add_version_flags(app, "postern " POSTERN_VERSION);
     const auto chosen = [&] {

@@ -43,11 +43,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     call.arg = reinterpret_cast<uint64_t>(block);
     call.sealed = sealed;
     const bool allowed = postern_decide(&policy, &call) == POSTERN_ALLOW;
-    const bool in_order = std::is_sorted(std::begin(policy.ioctls), std::end(policy.ioctls),
-                                         [](const postern_ioctl& a, const postern_ioctl& b) { return a.cmd <= b.cmd; });
-    // Never more than some entry would allow; and not less, or clients would be refused what they were granted.
+    const bool in_order =
+        std::is_sorted(std::begin(policy.ioctls), std::end(policy.ioctls),
+                       [](const postern_ioctl& a, const postern_ioctl& b) { return a.cmd <= b.cmd; });
+    // Never more than some entry would allow; and not less, or clients would be refused what they were
+    // granted.
     const bool model = postern::test::model_allows(policy, call);
-    if (call.hook != POSTERN_HOOK_IOCTL || in_order ? allowed != model : allowed && !any_entry_allows(policy, call)) std::abort();
+    if (call.hook != POSTERN_HOOK_IOCTL || in_order ? allowed != model
+                                                    : allowed && !any_entry_allows(policy, call))
+        std::abort();
     if (!allowed) {
         uint64_t request = 0;
         take(&request, sizeof request);

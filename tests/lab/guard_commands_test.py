@@ -278,7 +278,9 @@ class Watching(Commands):
         self.assertEqual(monitor.stop(), 0)
         events = monitor.events()
         reasons = {e["reason"] for e in events}
-        self.assertGreaterEqual(reasons, {"command", "range", "system-call"})
+        # Of some three hundred only the first of each second are told, so not every reason comes up every time.
+        self.assertGreaterEqual(reasons, {"command", "range"})
+        self.assertGreaterEqual(len(reasons), 4)
         self.assertNotIn("unknown", reasons)
         told = sum(1 + e["untold"] for e in events if e["grant"])
         self.assertLessEqual(told, refused)

@@ -257,7 +257,7 @@ TEST_F(GuardRestrictTest, FileThatIsNotGuarded) {
         same.flags = before.ioctls[i].flags;
         if (std::memcmp(&same, &before.ioctls[i], sizeof same) != 0)
             return ::testing::AssertionFailure() << "ioctl " << i << " is another";
-        if (before.ioctls[i].flags != 0 && now.ioctls[i].flags == 0)
+        if (now.ioctls[i].flags != before.ioctls[i].flags && now.ioctls[i].flags != 0)
             return ::testing::AssertionFailure() << "ioctl " << i << " is back";
     }
     for (size_t i = 0; i < POSTERN_MAX_WINDOWS; ++i) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// guard-property [ROUNDS] [SEED]: random policies and calls; each must be decided as the model says, and no request
-// to narrow a policy may allow anything. Status 0 if all was well; the seed is printed, and repeats the run.
+// guard-property [ROUNDS] [SEED]: random policies and calls; each must be decided as the model says, and no
+// request to narrow a policy may allow anything. Status 0 if all was well; the seed is printed, and repeats
+// the run.
 
 #include <cinttypes>
 #include <cstdio>
@@ -48,7 +49,8 @@ const char* check(Dice& dice, BlockPage& block, Counts& counts) {
     counts.allowed[call.hook] += allowed ? 1 : 0;
     counts.refused_by_rules += verdict == POSTERN_DENY_ARGUMENT || verdict == POSTERN_DENY_UNSEALED ? 1 : 0;
     const postern_ioctl* rules = nullptr;
-    if (allowed && call.hook == POSTERN_HOOK_IOCTL && postern_decide_ioctl(&policy, call.task, call.nr, call.cmd, &rules) == POSTERN_ALLOW &&
+    if (allowed && call.hook == POSTERN_HOOK_IOCTL &&
+        postern_decide_ioctl(&policy, call.task, call.nr, call.cmd, &rules) == POSTERN_ALLOW &&
         rules != nullptr) {
         counts.with_rules++;
     }
@@ -65,7 +67,8 @@ const char* check(Dice& dice, BlockPage& block, Counts& counts) {
     const postern_policy before = policy;
     const int answer = postern_restrict(&policy, random_restriction(dice));
     if (answer == POSTERN_BAD_RESTRICTION) {
-        return std::memcmp(&before, &policy, sizeof policy) == 0 ? nullptr : "a refused request changed something";
+        return std::memcmp(&before, &policy, sizeof policy) == 0 ? nullptr
+                                                                 : "a refused request changed something";
     }
     if (answer != POSTERN_RESTRICTED) return "an answer that is none";
     counts.narrowed++;
@@ -90,22 +93,25 @@ int main(int argc, char** argv) {
     Counts counts;
     for (uint64_t i = 0; i < rounds; i++) {
         if (const char* wrong = check(dice, block, counts); wrong != nullptr) {
-            std::printf("guard-property: round %" PRIu64 ": %s; repeat with: guard-property %" PRIu64 " %" PRIu64 "\n", i,
-                        wrong, i + 1, seed);
+            std::printf("guard-property: round %" PRIu64 ": %s; repeat with: guard-property %" PRIu64
+                        " %" PRIu64 "\n",
+                        i, wrong, i + 1, seed);
             return 1;
         }
     }
-    std::printf("allowed: ioctl %" PRIu64 " (%" PRIu64 " of them by rules, which refused %" PRIu64 "), mmap %" PRIu64
-                ", mprotect %" PRIu64 ", access %" PRIu64 ", receive %" PRIu64 "; narrowed %" PRIu64
-                " times, which took %" PRIu64 " calls away\n",
-                counts.allowed[1], counts.with_rules, counts.refused_by_rules, counts.allowed[3], counts.allowed[4],
-                counts.allowed[5], counts.allowed[6], counts.narrowed, counts.lost);
+    std::printf("allowed: ioctl %" PRIu64 " (%" PRIu64 " of them by rules, which refused %" PRIu64
+                "), mmap %" PRIu64 ", mprotect %" PRIu64 ", access %" PRIu64 ", receive %" PRIu64
+                "; narrowed %" PRIu64 " times, which took %" PRIu64 " calls away\n",
+                counts.allowed[1], counts.with_rules, counts.refused_by_rules, counts.allowed[3],
+                counts.allowed[4], counts.allowed[5], counts.allowed[6], counts.narrowed, counts.lost);
     // The dice are worth something only if they throw enough of each.
     const uint64_t enough = rounds / 2000;
-    for (const uint64_t seen : {counts.allowed[1], counts.with_rules, counts.refused_by_rules, counts.allowed[3],
-                                counts.allowed[4], counts.allowed[5], counts.allowed[6], counts.narrowed, counts.lost}) {
+    for (const uint64_t seen :
+         {counts.allowed[1], counts.with_rules, counts.refused_by_rules, counts.allowed[3], counts.allowed[4],
+          counts.allowed[5], counts.allowed[6], counts.narrowed, counts.lost}) {
         if (seen >= enough) continue;
-        std::printf("guard-property: fewer than %" PRIu64 " calls of one sort: the dice are loaded\n", enough);
+        std::printf("guard-property: fewer than %" PRIu64 " calls of one sort: the dice are loaded\n",
+                    enough);
         return 1;
     }
     return counts.allowed[POSTERN_HOOK_IOCTL_COMPAT] == 0 ? 0 : 1;

@@ -20,7 +20,9 @@ postern_rule random_rule(Dice& dice) {
     rule.max = dice.one_in(16) ? dice.place() : rule.min + dice.below(5);
     rule.offset = static_cast<uint16_t>(dice.one_in(32) ? dice.below(0x10000) : dice.below(6) * 4);
     rule.width = static_cast<uint8_t>(dice.one_in(32) ? dice.below(256) : 1ULL << dice.below(3));
-    rule.flags = static_cast<uint8_t>(dice.one_in(32) ? dice.below(256) : dice.one_in(2) ? POSTERN_RULE_FIRST : dice.below(4));
+    rule.flags = static_cast<uint8_t>(dice.one_in(32)  ? dice.below(256)
+                                      : dice.one_in(2) ? POSTERN_RULE_FIRST
+                                                       : dice.below(4));
     return rule;
 }
 
@@ -42,7 +44,8 @@ void BlockPage::fill(Dice& dice, postern_call& call) {
     unsigned char* block = page_ + kPage - call.sealed;
     call.arg = reinterpret_cast<uint64_t>(block);
     const size_t length = std::min<size_t>(call.sealed, 64);
-    for (size_t i = 0; i < length; i++) block[i] = static_cast<unsigned char>(dice.one_in(24) ? dice.below(256) : 0);
+    for (size_t i = 0; i < length; i++)
+        block[i] = static_cast<unsigned char>(dice.one_in(24) ? dice.below(256) : 0);
     for (size_t i = 0; i + 4 <= length; i += 4) block[i] = static_cast<unsigned char>(dice.below(5));
     if (length >= 4 && dice.one_in(2)) block[0] = static_cast<unsigned char>(dice.below(40));
 }
@@ -67,8 +70,11 @@ postern_policy random_policy(Dice& dice) {
         if (listed.flags == POSTERN_IOCTL_ALLOWED) listed.flags = POSTERN_IOCTL_RULED;
         listed.first_rule = static_cast<uint16_t>(dice.one_in(32) ? dice.below(0x10000) : dice.below(8));
         listed.n_rules = static_cast<uint16_t>(dice.one_in(32) ? dice.below(0x10000) : dice.below(5));
-        listed.block_size = static_cast<uint16_t>(dice.one_in(16) ? dice.below(0x10000) : 16 + dice.below(3) * 4);
-        listed.size_at = static_cast<uint16_t>(dice.one_in(3) ? 0xffff : dice.one_in(8) ? dice.below(0x10000) : 0);
+        listed.block_size =
+            static_cast<uint16_t>(dice.one_in(16) ? dice.below(0x10000) : 16 + dice.below(3) * 4);
+        listed.size_at = static_cast<uint16_t>(dice.one_in(3)   ? 0xffff
+                                               : dice.one_in(8) ? dice.below(0x10000)
+                                                                : 0);
     }
     for (size_t i = 0; i < some(policy.rules, 12); i++) policy.rules[i] = random_rule(dice);
     for (size_t i = 0; i < some(policy.windows, 5); i++) {
@@ -118,10 +124,12 @@ postern_call random_call(Dice& dice, const postern_policy& policy) {
 
 uint64_t random_restriction(Dice& dice) {
     const uint64_t op = dice.one_in(16) ? dice.below(256) : dice.below(7);
-    const uint64_t operand = dice.one_in(8) ? dice.place() & ~(0xffULL << 56)
+    const uint64_t operand = dice.one_in(8)                  ? dice.place() & ~(0xffULL << 56)
                              : op == POSTERN_RESTRICT_WINDOW ? dice.below(6) << 8 | dice.below(16)
                                                              : dice.below(16);
-    return op << 56 | (op == POSTERN_RESTRICT_IOCTLS || op == POSTERN_RESTRICT_FORWARD ? operand & -dice.below(2) : operand);
+    return op << 56 |
+           (op == POSTERN_RESTRICT_IOCTLS || op == POSTERN_RESTRICT_FORWARD ? operand & -dice.below(2)
+                                                                            : operand);
 }
 
 }  // namespace postern::test

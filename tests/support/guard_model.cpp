@@ -50,7 +50,8 @@ bool block_fits(const postern_policy& policy, const postern_ioctl& listed, const
     bool orphan = false;
     for (unsigned i = 0; i < listed.n_rules; i++) {
         const postern_rule& rule = policy.rules[listed.first_rule + i];
-        if (rule.width == 0 || rule.width > 8 || static_cast<Wide>(rule.offset) + rule.width > length) return false;
+        if (rule.width == 0 || rule.width > 8 || static_cast<Wide>(rule.offset) + rule.width > length)
+            return false;
         const Wide value = number_at(call, rule.offset, rule.width) & rule.mask;
         const bool first = (rule.flags & 1) != 0;
         if (first) alternatives.emplace_back();

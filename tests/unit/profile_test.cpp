@@ -67,10 +67,12 @@ TEST(Profile, ReadsEveryField) {
     EXPECT_EQ(profile->sandbox.cgroup.at("cpu.max"), "50000 100000");
 }
 
-/// "VFIO_DEVICE_SET_IRQS" with these args, as the guard gets it for a slice; the only ioctl of a profile of 4 slices.
+/// "VFIO_DEVICE_SET_IRQS" with these args, as the guard gets it for a slice; the only ioctl of a profile of 4
+/// slices.
 GuardIoctl guard_ioctl(const std::string& name, const std::string& args, unsigned slice = 0) {
-    const auto profile =
-        read(fmt::format(R"({{"postern": 1, "slices": 4, "device": {{"ioctls": [{{"name": "{}", "args": {}}}]}}}})", name, args));
+    const auto profile = read(fmt::format(
+        R"({{"postern": 1, "slices": 4, "device": {{"ioctls": [{{"name": "{}", "args": {}}}]}}}})", name,
+        args));
     EXPECT_TRUE(profile) << profile.error().message;
     return profile ? for_guard(profile->device->ioctls.at(0), slice) : GuardIoctl{};
 }
@@ -80,7 +82,8 @@ TEST(ArgumentRules, AreTestsOfFields) {
         "VFIO_DEVICE_SET_IRQS",
         R"([{"field": "index", "equals": "msix"}, {"field": "start", "min": 1, "max": {"base": 1, "stride": 2}},
             {"field": "count", "in": [1, 3]}, {"field": "flags", "mask": "0x21"},
-            {"field": "flags", "mask": "0x7", "equals": 1}])", 3);
+            {"field": "flags", "mask": "0x7", "equals": 1}])",
+        3);
     EXPECT_EQ(ioctl.number, 0x3b6eU);
     EXPECT_EQ(ioctl.block_size, 20U);
     EXPECT_EQ(ioctl.size_at, 0U);
@@ -187,12 +190,14 @@ INSTANTIATE_TEST_SUITE_P(
                 "did you mean VFIO_DEVICE_GET_INFO?"},
         BadCase{"args_on_none", "/device/ioctls/1/args", R"([{"field": "index", "equals": 2}])",
                 "no rule on VFIO_DEVICE_RESET can be enforced: it takes no argument"},
-        BadCase{"args_on_answer", "/device/ioctls/0",
-                R"({"name": "VFIO_DEVICE_GET_INFO", "args": [{"field": "flags", "equals": 2}]})",
-                "device.ioctls[0].args: no rule on VFIO_DEVICE_GET_INFO can be enforced: it writes its answer"},
+        BadCase{
+            "args_on_answer", "/device/ioctls/0",
+            R"({"name": "VFIO_DEVICE_GET_INFO", "args": [{"field": "flags", "equals": 2}]})",
+            "device.ioctls[0].args: no rule on VFIO_DEVICE_GET_INFO can be enforced: it writes its answer"},
         BadCase{"args_unknown_field", "/device/ioctls/0",
                 R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "vector", "equals": 2}]})",
-                "device.ioctls[0].args[0].field: \"vector\" is no field of VFIO_DEVICE_SET_IRQS; its fields are argsz, "
+                "device.ioctls[0].args[0].field: \"vector\" is no field of VFIO_DEVICE_SET_IRQS; its fields "
+                "are argsz, "
                 "flags, index, start, count"},
         BadCase{"args_unknown_test", "/device/ioctls/0",
                 R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "index", "equal": 2}]})",
@@ -209,18 +214,20 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"args_too_wide", "/device/ioctls/0",
                 R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "index", "equals": "0x100000000"}]})",
                 "0x100000000 does not fit the field index, which has 4 bytes"},
-        BadCase{"args_wide_in_a_slice", "/device/ioctls/0",
-                R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "index", "equals": {"base": 1, "stride": "0xffffffff"}}]})",
-                "of slice 1 does not fit the field index, which has 4 bytes"},
+        BadCase{
+            "args_wide_in_a_slice", "/device/ioctls/0",
+            R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "index", "equals": {"base": 1, "stride": "0xffffffff"}}]})",
+            "of slice 1 does not fit the field index, which has 4 bytes"},
         BadCase{"args_upside_down", "/device/ioctls/0",
                 R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "start", "min": 2, "max": 1}]})",
                 "\"min\" 0x2 is above \"max\" 0x1"},
         BadCase{"args_unknown_name", "/device/ioctls/0",
                 R"({"name": "VFIO_DEVICE_FEATURE", "args": [{"field": "direction", "equals": "put"}]})",
                 "is no value of direction; known are get, set, probe, probe-get, probe-set"},
-        BadCase{"args_too_many", "/device/ioctls/0",
-                R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "start", "in": [1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34,35,36,37,38,39,40,41,42,43,44,45,46,47,48,49]}]})",
-                "device.ioctls: 49 tests of arguments"},
+        BadCase{
+            "args_too_many", "/device/ioctls/0",
+            R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "start", "in": [1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34,35,36,37,38,39,40,41,42,43,44,45,46,47,48,49]}]})",
+            "device.ioctls: 49 tests of arguments"},
         BadCase{"dma_size", "/device/dma/0/size", "100",
                 "device.dma[0]: size 100 is not a multiple of the page size; use 4096"},
         BadCase{"dma_overlap", "/device/dma/0/iova", R"({"base": "0x10000000", "stride": "1MiB"})",

@@ -27,7 +27,8 @@ namespace postern::cost {
                                  [&] { return ::ioctl(device, VFIO_DEVICE_RESET) == -1 && errno == EPERM; });
 }
 
-/// Argument of VFIO_DEVICE_FEATURE that asks whether there is a feature; nothing is read or written behind it.
+/// Argument of VFIO_DEVICE_FEATURE that asks whether there is a feature; nothing is read or written behind
+/// it.
 struct FeatureProbe {
     vfio_device_feature feature{};
 

@@ -135,7 +135,8 @@ FilePolicy feature_policy() {
     GuardIoctl ioctl{.number = static_cast<uint32_t>(VFIO_DEVICE_FEATURE)};
     ioctl.block_size = sizeof(vfio_device_feature);
     ioctl.size_at = offsetof(vfio_device_feature, argsz);
-    const FieldTest feature{.offset = 4, .width = 2, .ranges = {{VFIO_DEVICE_FEATURE_DMA_BUF, VFIO_DEVICE_FEATURE_DMA_BUF}}};
+    const FieldTest feature{
+        .offset = 4, .width = 2, .ranges = {{VFIO_DEVICE_FEATURE_DMA_BUF, VFIO_DEVICE_FEATURE_DMA_BUF}}};
     const uint64_t probe = (VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_GET) >> 16;
     const FieldTest direction{.offset = 6, .width = 2, .ranges = {{probe, probe}}};
     ioctl.alternatives = {{feature, direction}};
@@ -159,7 +160,8 @@ Status add_rule_rows(const VfioDevice& device, Guard& guard, CostTable& table) {
     POSTERN_ASSIGN(const void* const fits, sealed(granted));
     POSTERN_ASSIGN(const void* const does_not_fit, sealed(other));
     POSTERN_ASSIGN(const long allowed, cost_of_feature_ioctl(file.get(), fits, 0));
-    POSTERN_TRY(table.add(kRuledIoctl, "guarded, allowed by two tests", allowed, kNoGuard, kAboveUnguardedWithRules));
+    POSTERN_TRY(
+        table.add(kRuledIoctl, "guarded, allowed by two tests", allowed, kNoGuard, kAboveUnguardedWithRules));
     POSTERN_ASSIGN(const long refused, cost_of_feature_ioctl(file.get(), does_not_fit, EPERM));
     POSTERN_TRY(table.add(kRuledIoctl, "guarded, refused by its argument", refused, kNoGuard));
     POSTERN_ASSIGN(const long plain, cost_of_feature_ioctl(file.get(), &granted.feature, EPERM));
