@@ -20,7 +20,7 @@ enum class Argument {
     Block,       ///< a struct that the kernel only reads
     BlockTwice,  ///< a struct that is written back after the work is done: sealed, it is done and then fails
                  ///< with EFAULT; the same call again answers EEXIST or ENOENT, so that a client can tell
-    Answer,  ///< a struct that the answer is written into: sealed, there is no answer
+    Answer,      ///< a struct that the answer is written into: sealed, there is no answer
 };
 
 /// A name for a value of a field.
