@@ -101,7 +101,7 @@ struct {
 } listeners SEC(".maps");
 
 /* Set before the programs are loaded: the verifier knows that on_mmap's file may be NULL (Linux 6.15). */
-const volatile _Bool knows_null = 0;
+const volatile __u32 knows_null = 0;
 
 /* Written by the iterator alone, one registration at a time; the only global variable, so it is the whole of
  * .bss. */

@@ -118,7 +118,7 @@ Status load_guard(const std::string& folder) {
     POSTERN_TRY(check_no_program_is_skipped(kernel));
     // Linux 6.8, and what stable kernels took of it.
     ::bpf_program__set_autoload(guard->progs.on_ioctl_compat, kernel.has("bpf_lsm_file_ioctl_compat"));
-    guard->rodata->knows_null = kernel.takes_null("bpf_lsm_mmap_file");
+    guard->rodata->knows_null = kernel.takes_null("bpf_lsm_mmap_file") ? 1 : 0;
     libbpf_log.clear();
     if (const int error = -guard_bpf__load(guard.get()); error != 0) {
         return fail_errno(error, "the guard: the kernel does not take it: {}", reason());
