@@ -1106,6 +1106,11 @@ enum {
     POSTERN_NR_MSEAL_ = 462, /* of every architecture; headers of before 2024 do not name it */
     POSTERN_TRIES_ = 1000,
 
+    /* linux/memfd.h and linux/fcntl.h: headers of libc show them to those who define _GNU_SOURCE. */
+    POSTERN_MFD_FLAGS_ = 1 | 2 | 8, /* MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_NOEXEC_SEAL */
+    POSTERN_F_ADD_SEALS_ = 1033,
+    POSTERN_F_SEALS_ = 1 | 2 | 4 | 8, /* F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE */
+
     POSTERN_BLOCK_FREE_ = 0,
     POSTERN_BLOCK_BUSY_ = 1, /* somebody is making it */
     POSTERN_BLOCK_READY_ = 2
@@ -1123,16 +1128,15 @@ __attribute__((weak)) struct postern_block_ postern_blocks_[POSTERN_BLOCKS];
 
 /* Sealed memory with that content, or NULL with errno. Never undone: whoever calls this keeps it. */
 static inline const void* postern_seal_(const void* block, size_t size) {
-    /* MFD_NOEXEC_SEAL: some systems refuse other memfds (vm.memfd_noexec). Wherever there is mseal, it is. */
-    const unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | 8U;
     const size_t room = (size + postern_page_() - 1) / postern_page_() * postern_page_();
     void* sealed = MAP_FAILED;
     int error = 0;
-    const int fd = memfd_create("postern-block", flags);
+    /* MFD_NOEXEC_SEAL: some systems refuse other memfds (vm.memfd_noexec). Wherever there is mseal, it is. */
+    const int fd = (int)syscall(SYS_memfd_create, "postern-block", POSTERN_MFD_FLAGS_);
     if (fd < 0) return NULL;
     /* Zeros follow it to the end of the page. */
     if (ftruncate(fd, (off_t)room) == 0 && pwrite(fd, block, size, 0) == (ssize_t)size &&
-        fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0) {
+        fcntl(fd, POSTERN_F_ADD_SEALS_, POSTERN_F_SEALS_) == 0) {
         sealed = mmap(NULL, room, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
     }
     error = errno;

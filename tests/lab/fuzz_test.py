@@ -16,6 +16,8 @@ from e2e_test import BUILD, PINNED, POSTERN, Lab, links_pinned, postern
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FUZZ = [f"{HERE}/fuzz-client", f"{BUILD}/tests/device-shim.so"]
+# Wherever they lie: a sandbox has a /tmp of its own.
+SHOWN = ("--ro-bind", HERE, HERE, "--ro-bind", BUILD, BUILD)
 SECONDS = int(os.environ.get("POSTERN_FUZZ_SECONDS", "6"))
 # Its registers are at the very start of the file, where fuzzers' small numbers go, and can be read back.
 NVME = os.environ["LAB_NVME"]
@@ -87,7 +89,7 @@ class Fuzzed(Lab):
 
     def test_the_device_is_as_it_was(self):
         script = f'"$@"; exec /usr/bin/python3 -c \'{ASK}\''
-        process = subprocess.Popen([POSTERN, "run", "--device", NVME, "--profile", self.profile, "--", "/bin/sh", "-c", script, "fuzz",
+        process = subprocess.Popen([POSTERN, "run", "--device", NVME, "--profile", self.profile, *SHOWN, "--", "/bin/sh", "-c", script, "fuzz",
                                     *FUZZ, str(SECONDS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.addCleanup(process.communicate)
         self.addCleanup(process.kill)

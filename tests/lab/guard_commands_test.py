@@ -70,6 +70,10 @@ for line in open(fifo):
 """
 
 
+# What the clients of this file run, wherever it lies: a sandbox has a /tmp of its own.
+SHOWN = ("--ro-bind", BUILD, BUILD)
+
+
 class Drivers:
     """`postern run` or `pool` with a driver in each of `slices`."""
 
@@ -85,7 +89,8 @@ class Drivers:
         self.errors = open(f"{test.folder}/errors", "w+")
         test.addCleanup(self.errors.close)
         self.process = subprocess.Popen(
-            [POSTERN, *what, *(["--quiet"] if quiet else []), "--device", device, "--profile", profile, "--", "/usr/bin/python3", "-c",
+            [POSTERN, *what, *(["--quiet"] if quiet else []), "--device", device, "--profile", profile,
+             *SHOWN, "--", "/usr/bin/python3", "-c",
              DRIVER, self.folder, *others], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors, text=True)
         test.addCleanup(self.end)
         self.answers = {each: queue.Queue() for each in slices}
