@@ -285,7 +285,6 @@ class Watching(Commands):
         reasons = {e["reason"] for e in events}
         # Of some three hundred only the first of each second are told, so not every reason comes up every time.
         self.assertGreaterEqual(reasons, {"command", "range"})
-        self.assertGreaterEqual(len(reasons), 4)
         self.assertNotIn("unknown", reasons)
         told = sum(1 + e["untold"] for e in events if e["grant"])
         self.assertLessEqual(told, refused)
