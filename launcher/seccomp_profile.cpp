@@ -9,17 +9,17 @@
 #include <charconv>
 #include <cstring>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
 
+#include "broker-core/json_reader.h"
 #include "launcher/sandbox_spec.h"
 
 namespace postern {
 namespace {
 
-using nlohmann::json;
+using json = Json;
 
 struct NewSystemCall {
     std::string_view name;
@@ -328,12 +328,7 @@ SeccompConditions seccomp_conditions(const std::vector<unsigned>& capabilities) 
 }
 
 Result<SeccompProfile> parse_seccomp_profile(std::string_view text, const SeccompConditions& conditions) {
-    json root;
-    try {
-        root = json::parse(text);
-    } catch (const json::parse_error& error) {
-        return fail("not JSON: {}", error.what());
-    }
+    POSTERN_ASSIGN(const json root, parse_json(text));
     POSTERN_TRY(check_keys(root, "top level",
                            {"defaultAction", "defaultErrnoRet", "defaultErrno", "architectures", "archMap",
                             "flags", "syscalls", "comment"}));

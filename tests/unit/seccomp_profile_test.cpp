@@ -98,7 +98,10 @@ TEST(SeccompProfile, KnowsCallsThatLibseccompDoesNot) {
 }
 
 TEST(SeccompProfile, NamesThePlaceOfAMistake) {
-    EXPECT_THAT(error_of("{"), HasSubstr("not JSON"));
+    EXPECT_THAT(error_of("{"), HasSubstr("JSON syntax error at line 1, column 2"));
+    // A number that no type holds is not a syntax error to the library.
+    EXPECT_THAT(error_of(R"({ "defaultErrnoRet": 2E411 })"), HasSubstr("number overflow"));
+    EXPECT_THAT(error_of(R"({ "flags": [], "flags": [] })"), HasSubstr("\"flags\" stands twice"));
     EXPECT_THAT(error_of("[]"), HasSubstr("top level: is not an object"));
     EXPECT_THAT(error_of("{}"), HasSubstr("defaultAction: is missing"));
     EXPECT_THAT(error_of(R"({ "defaultAction": "SCMP_ACT_ALOW" })"),
