@@ -21,10 +21,11 @@ struct file {
     struct inode* f_inode;
 };
 
-/* The memory behind a memfd. Only offsets into it are used. */
 struct inode {
-    unsigned int i_flags;
+    unsigned short i_mode;
+    unsigned int i_rdev;
 };
+/* The memory behind a memfd. Only offsets into it are used. */
 struct shmem_inode_info {
     unsigned int seals;
     struct inode vfs_inode;
@@ -85,6 +86,9 @@ struct bpf_iter__task_file {
 #define VM_WRITE 0x00000002ul
 #define VM_SHARED 0x00000008ul
 #define VM_MAYWRITE 0x00000020ul
+/* include/uapi/linux/stat.h */
+#define S_IFMT 00170000
+#define S_IFCHR 0020000
 /* include/uapi/linux/fcntl.h */
 #define F_SEAL_SHRINK 0x0002u
 #define F_SEAL_WRITE 0x0008u

@@ -134,13 +134,19 @@ static __always_inline const struct postern_kind* kind_of(__u64 f_op) {
     return NULL;
 }
 
+/* See postern_only_way. */
+static __always_inline __u64 identity_of(const struct inode* inode) {
+    return (inode->i_mode & S_IFMT) == S_IFCHR ? inode->i_rdev : (__u64)inode;
+}
+
 /*
  * 0 if the current task may use this file although it is not registered, else the id of the cgroup of the
  * sandbox because of which it may not.
  */
-static __always_inline __u64 stray_in(const struct file_operations* f_op, __u64 inode) {
+static __always_inline __u64 stray_in(const struct file_operations* f_op, __u64 inode, __u32* flags) {
     const struct postern_kind* kind = kind_of((__u64)f_op);
     if (!kind) return 0;
+    *flags = kind->exclusive ? POSTERN_POLICY_EXCLUSIVE : 0;
 #pragma clang loop unroll(disable)
     for (int level = 1; level <= POSTERN_MAX_CGROUP_LEVEL; level++) {
         struct postern_only_way way = {.cgroup = bpf_get_current_ancestor_cgroup_id(level), .inode = inode};
@@ -206,7 +212,7 @@ static __always_inline int may_tell(__u64 now, __u64* period, __u32* told, __u32
 
 /* Tells all listeners of a refusal. `policy` is NULL for a file that has none. */
 static __noinline int tell(struct postern_policy* policy, const struct postern_call* call, int verdict,
-                           __u64 sandbox) {
+                           __u64 sandbox, __u32 flags) {
     const struct task_struct* task = bpf_get_current_task_btf();
     struct postern_event event = {.time = bpf_ktime_get_boot_ns(), .hook = call->hook, .verdict = verdict};
 
@@ -215,12 +221,14 @@ static __noinline int tell(struct postern_policy* policy, const struct postern_c
         event.untold = policy->untold;
         policy->untold = 0;
         __builtin_memcpy(event.grant, policy->grant, sizeof(event.grant));
+        event.file = (__u16)policy->file;
     } else {
         if (!may_tell(event.time, &state.stray_period, &state.strays_told, &state.strays_untold)) return 0;
         event.untold = state.strays_untold;
         state.strays_untold = 0;
     }
     event.sandbox = sandbox;
+    event.flags = (__u16)flags;
     event.pid = (__u32)task->tgid;
     event.tid = (__u32)task->pid;
     bpf_get_current_comm(event.comm, sizeof(event.comm));
@@ -267,21 +275,22 @@ static __always_inline int verdict_on(struct postern_policy* policy, const struc
     if (verdict == POSTERN_RESTRICTED) return -EALREADY;
     if (verdict == POSTERN_BAD_RESTRICTION) return -EINVAL;
     __sync_fetch_and_add(&policy->denied, 1);
-    tell(policy, call, verdict, policy->sandbox_cgroup);
+    tell(policy, call, verdict, policy->sandbox_cgroup, policy->flags);
     return -EPERM;
 }
 
 /*
  * For a file that passed the filter and has no policy. A second file of a guarded device, its group or its
  * container would be a way around the policy, so inside a sandbox such kinds are refused altogether; and so
- * is, inside its own sandbox, the same inode opened once more.
+ * is, inside its own sandbox, the same inode or device opened once more.
  */
 static __always_inline int verdict_on_unregistered(const struct file_operations* f_op, __u64 inode,
                                                    const struct postern_call* call) {
-    const __u64 sandbox = stray_in(f_op, inode);
+    __u32 flags = 0;
+    const __u64 sandbox = stray_in(f_op, inode, &flags);
     if (!sandbox) return 0;
     __sync_fetch_and_add(&state.strays_denied, 1);
-    tell(NULL, call, POSTERN_DENY_STRAY, sandbox);
+    tell(NULL, call, POSTERN_DENY_STRAY, sandbox, flags);
     return -EPERM;
 }
 
@@ -352,7 +361,7 @@ static __noinline int rule_stray_ioctl(unsigned long long* ctx) {
     struct postern_call call = {
         .hook = POSTERN_HOOK_IOCTL, .cmd = ARG(ctx, __u32, 1), .arg = ARG(ctx, __u64, 2)};
     read_syscall(&call);
-    return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
+    return verdict_on_unregistered(file->f_op, identity_of(file->f_inode), &call);
 }
 
 static __noinline int rule_ioctl(unsigned long long* ctx) {
@@ -384,7 +393,7 @@ static __noinline int rule_ioctl_compat(unsigned long long* ctx) {
     const __u64 key = (__u64)file;
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
     const struct postern_call call = {.hook = POSTERN_HOOK_IOCTL_COMPAT, .cmd = ARG(ctx, __u32, 1)};
-    if (!policy) return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
+    if (!policy) return verdict_on_unregistered(file->f_op, identity_of(file->f_inode), &call);
     return verdict_on(policy, &call, POSTERN_DENY_COMPAT);
 }
 
@@ -398,6 +407,8 @@ static __noinline int rule_mmap(unsigned long long* ctx) {
     const __u64 key = (__u64)file;
     const struct file_operations* f_op = NULL;
     const struct inode* inode = NULL;
+    unsigned short mode = 0;
+    unsigned int device = 0;
     /* Where this test is dropped, see on_mmap, the file may be NULL, and these reads do not fault. */
     if (!file) return 0;
     if (bpf_core_read(&f_op, sizeof(f_op), &file->f_op) || !may_be_ours(f_op)) return 0;
@@ -409,8 +420,13 @@ static __noinline int rule_mmap(unsigned long long* ctx) {
                                 .prot = ARG(ctx, __u64, 2),
                                 .flags = ARG(ctx, __u64, 3)};
     read_syscall(&call);
-    if (!policy) return verdict_on_unregistered(f_op, (__u64)inode, &call);
-    return verdict_on(policy, &call, postern_decide(policy, &call));
+    if (policy) return verdict_on(policy, &call, postern_decide(policy, &call));
+    /* identity_of() in reads that do not fault */
+    if (bpf_core_read(&mode, sizeof(mode), &inode->i_mode) ||
+        bpf_core_read(&device, sizeof(device), &inode->i_rdev)) {
+        return -EPERM;
+    }
+    return verdict_on_unregistered(f_op, (mode & S_IFMT) == S_IFCHR ? device : (__u64)inode, &call);
 }
 
 SEC("lsm/mmap_file")
@@ -436,7 +452,7 @@ static __noinline int rule_mprotect(unsigned long long* ctx) {
                                       .prot = ARG(ctx, __u64, 2),
                                       .vma_pgoff = vma->vm_pgoff,
                                       .vma_length = vma->vm_end - vma->vm_start};
-    if (!policy) return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
+    if (!policy) return verdict_on_unregistered(file->f_op, identity_of(file->f_inode), &call);
     return verdict_on(policy, &call, postern_decide(policy, &call));
 }
 
@@ -452,7 +468,7 @@ static __noinline int rule_access(unsigned long long* ctx) {
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
     struct postern_call call = {.hook = POSTERN_HOOK_ACCESS, .mask = ARG(ctx, __u32, 1)};
     read_syscall(&call);
-    if (!policy) return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
+    if (!policy) return verdict_on_unregistered(file->f_op, identity_of(file->f_inode), &call);
     return verdict_on(policy, &call, postern_decide(policy, &call));
 }
 
@@ -466,7 +482,7 @@ static __noinline int rule_receive(unsigned long long* ctx) {
     const __u64 key = (__u64)file;
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
     struct postern_call call = {.hook = POSTERN_HOOK_RECEIVE};
-    if (!policy) return verdict_on_unregistered(file->f_op, (__u64)file->f_inode, &call);
+    if (!policy) return verdict_on_unregistered(file->f_op, identity_of(file->f_inode), &call);
 
     const __u32 level = policy->cgroup_level;
     if (policy->sandbox_cgroup && level >= 1 && level <= POSTERN_MAX_CGROUP_LEVEL &&
@@ -488,7 +504,8 @@ int BPF_PROG(on_free, struct file* file) {
     const struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
     if (!policy) return 0;
     if (policy->flags & POSTERN_POLICY_ONLY_WAY) {
-        const struct postern_only_way way = {.cgroup = policy->sandbox_cgroup, .inode = (__u64)file->f_inode};
+        const struct postern_only_way way = {.cgroup = policy->sandbox_cgroup,
+                                             .inode = identity_of(file->f_inode)};
         __u64* registered = bpf_map_lookup_elem(&only_ways, &way);
         /* Stays at 0 until its sandbox is removed: deleting it here could lose a registration beside it. */
         if (registered) __sync_fetch_and_add(registered, -1);
@@ -541,7 +558,7 @@ int on_own_file(struct bpf_iter__task_file* ctx) {
     if (task->files != bpf_get_current_task_btf()->files) return 0;
 
     const __u64 key = (__u64)file;
-    const __u64 inode = (__u64)file->f_inode;
+    const __u64 inode = identity_of(file->f_inode);
     const int exclusive =
         request->action == POSTERN_PENDING_LEARN || request->policy.flags & POSTERN_POLICY_EXCLUSIVE;
     request->seen++;

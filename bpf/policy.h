@@ -99,8 +99,8 @@ struct postern_range {
 /* postern_policy.flags */
 /* Inside every sandbox an unregistered file with the same file_operations is refused everything. */
 #define POSTERN_POLICY_EXCLUSIVE 1u
-/* Inside its own sandbox an unregistered file of the same inode is refused everything: one that was reopened.
- */
+/* Inside its own sandbox an unregistered file of the same inode or device is refused everything: one that was
+ * opened anew. */
 #define POSTERN_POLICY_ONLY_WAY 2u
 /* Everything is refused, for good. */
 #define POSTERN_POLICY_REVOKED 4u
@@ -127,7 +127,7 @@ struct postern_policy {
     __u32 flags;
     __u32 n_ioctls;
     __u32 n_windows;
-    __u32 pad;
+    __u32 file;                                      /* which of the grant's files it is */
     struct postern_ioctl ioctls[POSTERN_MAX_IOCTLS]; /* n_ioctls by command, then unused ones with cmd ~0 */
     struct postern_rule rules[POSTERN_MAX_RULES];
     struct postern_range windows[POSTERN_MAX_WINDOWS];
@@ -210,11 +210,13 @@ struct postern_state {
     __u32 strays_untold;
 };
 
-/* Key of the files that are reached in one way only: an inode in a sandbox. The value counts registered
- * files. */
+/*
+ * Key of what is reached in one way only: an inode in a sandbox, or a character device, of which there can be
+ * many inodes. The value counts registered files.
+ */
 struct postern_only_way {
     __u64 cgroup;
-    __u64 inode;
+    __u64 inode; /* its address; of a character device its number, which is no address */
 };
 
 /* One reader of refusals; slot i of the map of ring buffers is its own. */
@@ -241,7 +243,8 @@ struct postern_event {
     __u64 length;
     __u64 access; /* mmap, mprotect: protection; read, write: MAY_… */
     __u32 block_length;
-    __u32 pad;
+    __u16 file;  /* which of the grant's */
+    __u16 flags; /* POSTERN_POLICY_EXCLUSIVE: one of VFIO's */
     __u8
         block[POSTERN_EVENT_BLOCK]; /* the start of the argument block, as it was when the refusal was told */
 };

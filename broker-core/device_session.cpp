@@ -12,6 +12,7 @@
 #include <set>
 
 #include "broker-core/file.h"
+#include "broker-core/guarded_file.h"
 #include "broker-core/vfio.h"
 
 namespace postern {
@@ -239,22 +240,22 @@ Status DeviceSession::run_programs(const std::vector<ProgramLine>& programs, con
     return {};
 }
 
-Result<Grant> DeviceSession::grant(unsigned slice, Guard& guard, const SandboxIdentity& sandbox) {
-    return make_grant(slice, &guard, sandbox);
+Status DeviceSession::add_to(Grant& grant, Guard& guard, const SandboxIdentity& sandbox) {
+    return add_slice(grant, &guard, sandbox);
 }
 
 Result<Grant> DeviceSession::grant_unguarded(unsigned slice) {
-    return make_grant(slice, nullptr, {});
+    Grant grant = begin_grant(slice);
+    POSTERN_TRY(add_slice(grant, nullptr, {}));
+    POSTERN_TRY(finish_grant(grant));
+    return grant;
 }
 
-Result<Grant> DeviceSession::make_grant(unsigned slice, Guard* guard, const SandboxIdentity& sandbox) {
+Status DeviceSession::add_slice(Grant& grant, Guard* guard, const SandboxIdentity& sandbox) {
+    const unsigned slice = grant.slice;
     const SlicePlan& planned = plan_.slices.at(slice);
     POSTERN_TRY(run_programs(plan_.setup.slice, "setup", slice));
 
-    Grant grant;
-    grant.id = random_id();
-    grant.slice = slice;
-    grant.fds.push_back({"manifest", UniqueFd()});
     POSTERN_ASSIGN(UniqueFd file, vfio::get_device(group_.get(), plan_.bdf));
     const int client_file = file.get();
     grant.fds.push_back({"device", std::move(file)});
@@ -307,24 +308,14 @@ Result<Grant> DeviceSession::make_grant(unsigned slice, Guard* guard, const Sand
             guarded.write = window.access.write;
             guarded.mmap = window.by_mmap;
             guarded.pread = window.by_pread;
-            if (window.by_mmap) {
-                POSTERN_ASSIGN(guarded.vma_offset, measure_vma_offset(device_.get(), window.file_offset));
-            }
             policy.windows.push_back(guarded);
         }
-        // Registered first, handed over second, and proved before anyone gets it.
-        POSTERN_TRY(guard->register_file(client_file, policy));
+        POSTERN_TRY(guard_file(*guard, client_file, std::move(policy)));
         POSTERN_TRY(guard->learn(group_.get()));
         POSTERN_TRY(guard->learn(container_.get()));
-        POSTERN_TRY(prove_guard(client_file, device_.get(), policy));
-        POSTERN_TRY(guard->forget_refusals(grant.id));
     }
-
-    std::vector<std::string> names;
-    for (const NamedFd& each : grant.fds) names.push_back(each.name);
-    const Json manifest = client_manifest(grant.id, plan_, planned, vended, names);
-    POSTERN_ASSIGN(grant.fds[0].fd, sealed_memfd("postern-manifest", manifest.dump()));
-    return grant;
+    add_device(grant.manifest, plan_, planned, vended);
+    return {};
 }
 
 Status DeviceSession::end_slice(unsigned slice) {

@@ -32,12 +32,6 @@ struct IrqBacking {
     UniqueFd eventfd;
 };
 
-/// The cgroup v2 that a client's sandbox is born in, as the guard knows it.
-struct SandboxIdentity {
-    uint64_t cgroup_id = 0;
-    uint32_t cgroup_level = 0;
-};
-
 /// A PCI device that this process owns through VFIO: group and type 1 container, DMA memory and interrupts of
 /// every slice, set up by the profile's programs. Grants are made from it. Ending it (close(), or the
 /// destructor) runs the teardown programs and leaves the device as it was found.
@@ -55,13 +49,13 @@ class DeviceSession {
 
     [[nodiscard]] const DevicePlan& plan() const { return plan_; }
 
-    /// Runs the slice's setup programs and makes its grant: a second struct file of the device, registered
-    /// with the guard and proved to be guarded, dma-bufs of the windows where the kernel makes them, memfds,
-    /// eventfds, manifest.
-    [[nodiscard]] Result<Grant> grant(unsigned slice, Guard& guard, const SandboxIdentity& sandbox);
+    /// Runs the slice's setup programs and adds to the grant what the slice has: a second struct file of the
+    /// device, registered with the guard and proved to be guarded, dma-bufs of the windows where the kernel
+    /// makes them, memfds, eventfds.
+    [[nodiscard]] Status add_to(Grant& grant, Guard& guard, const SandboxIdentity& sandbox);
 
-    /// The same with a plain device fd: everything may be done with it. What a client has without postern;
-    /// for benchmarks and as the positive control of tests.
+    /// A whole grant with a plain device fd: everything may be done with it. What a client has without
+    /// postern; for benchmarks and as the positive control of tests.
     [[nodiscard]] Result<Grant> grant_unguarded(unsigned slice);
 
     /// Runs the slice's teardown programs, once its client is gone.
@@ -80,7 +74,7 @@ class DeviceSession {
     Status wire_irqs();
     Status run_programs(const std::vector<ProgramLine>& programs, const char* what,
                         std::optional<unsigned> slice);
-    Result<Grant> make_grant(unsigned slice, Guard* guard, const SandboxIdentity& sandbox);
+    Status add_slice(Grant& grant, Guard* guard, const SandboxIdentity& sandbox);
 
     DevicePlan plan_;
     DeviceInfo info_;

@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
+#include "broker-core/json_reader.h"
+#include "broker-core/result.h"
 #include "broker-core/unique_fd.h"
 
 namespace postern {
+
+/// The cgroup v2 that a client's sandbox is born in, as the guard knows it.
+struct SandboxIdentity {
+    uint64_t cgroup_id = 0;
+    uint32_t cgroup_level = 0;
+};
 
 struct NamedFd {
     std::string name;  ///< as LISTEN_FDNAMES says it
@@ -19,6 +28,12 @@ struct Grant {
     std::string id;
     unsigned slice = 0;
     std::vector<NamedFd> fds;
+    Json manifest;  ///< as far as it is written: all but "fds"
 };
+
+/// A grant with the part of its manifest that every client reads, and room for the manifest at fd 3.
+[[nodiscard]] Grant begin_grant(unsigned slice);
+/// Writes the manifest, now that every fd is there.
+[[nodiscard]] Status finish_grant(Grant& grant);
 
 }  // namespace postern

@@ -90,11 +90,15 @@ std::optional<std::string> system_call(const postern_event& event) {
     return compat ? known + " (32-bit)" : known;
 }
 
-/// What the number means: on a registered file the device's ioctl; a stray may be a group or a container,
-/// too, where the same number can mean something else.
+bool is_vfio(const postern_event& event) {
+    return (event.flags & POSTERN_POLICY_EXCLUSIVE) != 0;
+}
+
+/// What the number means: on a device's registered file the device's ioctl; a stray may be a group or a
+/// container, and another file anything, where the same number can mean something else.
 std::vector<const IoctlEntry*> meanings(const postern_event& event) {
     const bool registered = event.grant[0] != '\0';
-    if (registered) {
+    if (registered && is_vfio(event)) {
         if (const IoctlEntry* entry = find_ioctl(IoctlFile::Device, event.cmd)) return {entry};
     }
     std::vector<const IoctlEntry*> found;
@@ -194,15 +198,15 @@ std::optional<FileRange> file_range(const postern_event& event, const EventConte
 }
 
 /// "bar4+0x3000" of an offset of a VFIO device file.
-std::string place_words(uint64_t offset) {
+std::string place_words(const postern_event& event, uint64_t offset) {
     const uint64_t region = offset >> kRegionShift;
-    if (region >= kRegions) return fmt::format("file offset {:#x}", offset);
+    if (!is_vfio(event) || region >= kRegions) return fmt::format("file offset {:#x}", offset);
     return fmt::format("{}+{:#x}", region_name(static_cast<uint32_t>(region)), offset & kRegionMask);
 }
 
-std::string range_words(const std::optional<FileRange>& range) {
+std::string range_words(const postern_event& event, const std::optional<FileRange>& range) {
     if (!range) return "";
-    return fmt::format(" of {} bytes at {}", range->length, place_words(range->offset));
+    return fmt::format(" of {} bytes at {}", range->length, place_words(event, range->offset));
 }
 
 std::string_view operation_name(uint32_t hook) {
@@ -226,7 +230,7 @@ std::string_view operation_name(uint32_t hook) {
 std::string access_words(const postern_event& event, const EventContext& context) {
     const auto name = system_call(event);
     const std::string what = name ? *name : (event.access & POSTERN_MAY_WRITE) != 0 ? "a write" : "a read";
-    return what + range_words(file_range(event, context));
+    return what + range_words(event, file_range(event, context));
 }
 
 template <typename T>
@@ -274,11 +278,12 @@ std::string describe_call(const postern_event& event, const EventContext& contex
             return ioctl_words(event);
         case POSTERN_HOOK_MMAP:
             return fmt::format("{} {}{}", system_call(event).value_or("a mapping"),
-                               protection_words(event.access), range_words(file_range(event, context)));
+                               protection_words(event.access),
+                               range_words(event, file_range(event, context)));
         case POSTERN_HOOK_MPROTECT: {
             const auto range = file_range(event, context);
             return fmt::format("mprotect to {} of {} mapped bytes{}", protection_words(event.access),
-                               event.length, range ? " at " + place_words(range->offset) : "");
+                               event.length, range ? " at " + place_words(event, range->offset) : "");
         }
         case POSTERN_HOOK_ACCESS:
             return access_words(event, context);
@@ -331,7 +336,7 @@ Json event_to_json(const postern_event& event, const EventContext& context) {
         json["offset"] = range->offset;
         json["length"] = range->length;
         const uint64_t region = range->offset >> kRegionShift;
-        if (region < kRegions) {
+        if (is_vfio(event) && region < kRegions) {
             json["region"] = region_name(static_cast<uint32_t>(region));
             json["region_offset"] = range->offset & kRegionMask;
         }

@@ -147,6 +147,7 @@ Result<postern_policy> encode(const FilePolicy& policy) {
     copy_text(policy.device, encoded.device);
     copy_text(policy.profile, encoded.profile);
     encoded.slice = policy.slice;
+    encoded.file = policy.file;
     if (auto ioctls = encode_ioctls(policy, encoded); !ioctls)
         return propagate(std::move(ioctls), fmt::format("policy of {}", policy.grant));
     for (const GuardWindow& window : policy.windows) {

@@ -49,6 +49,7 @@ struct FilePolicy {
     /// For people who ask whose file it is; cut off where it does not fit.
     std::string device, profile;
     unsigned slice = 0;
+    uint16_t file = 0;  ///< which of the grant's files it is
     /// One number may stand more than once: any of its entries allows it.
     std::vector<GuardIoctl> ioctls;
     std::vector<GuardWindow> windows;
@@ -58,8 +59,8 @@ struct FilePolicy {
     /// Inside every sandbox, files of the same kind (struct file_operations) that are not registered are
     /// refused everything. Right for the files of a driver, wrong for memfds.
     bool exclusive = true;
-    /// Inside its sandbox, other open files of the same inode are refused everything: right for memfds and
-    /// device nodes, which can be opened anew.
+    /// Inside its sandbox, other open files of the same inode, or of the same character device, are refused
+    /// everything: right for memfds and devices, which can be opened anew.
     bool only_way = false;
 };
 

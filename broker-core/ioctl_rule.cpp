@@ -179,14 +179,7 @@ IoctlRule read_ioctl(const Json& value, const std::string& path, JsonReading& re
     }
     if (reading.error) return rule;
 
-    const IoctlEntry* entry = nullptr;
-    if (file) {
-        entry = find_ioctl(*file, rule.name);
-    } else {
-        for (const IoctlEntry& known : known_ioctls()) {
-            if (known.name == rule.name) entry = &known;
-        }
-    }
+    const IoctlEntry* entry = file ? find_ioctl(*file, rule.name) : find_ioctl(rule.name);
     if (entry != nullptr) {
         rule.number = entry->number;
     } else if (const auto number = as_number(rule.name); number && !file) {

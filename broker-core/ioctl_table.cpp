@@ -250,6 +250,13 @@ std::span<const IoctlEntry> known_ioctls() {
     return kTable;
 }
 
+const IoctlEntry* find_ioctl(std::string_view name) {
+    for (const IoctlEntry& entry : kTable) {
+        if (entry.name == name) return &entry;
+    }
+    return nullptr;
+}
+
 const IoctlEntry* find_ioctl(IoctlFile file, std::string_view name) {
     for (const IoctlEntry& entry : kTable) {
         if (entry.file == file && entry.name == name) return &entry;

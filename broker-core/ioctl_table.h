@@ -52,6 +52,8 @@ struct IoctlEntry {
 };
 
 [[nodiscard]] std::span<const IoctlEntry> known_ioctls();
+/// Of any file.
+[[nodiscard]] const IoctlEntry* find_ioctl(std::string_view name);
 /// Of files of one sort.
 [[nodiscard]] const IoctlEntry* find_ioctl(IoctlFile file, std::string_view name);
 [[nodiscard]] const IoctlEntry* find_ioctl(IoctlFile file, uint32_t number);

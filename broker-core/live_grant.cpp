@@ -32,7 +32,11 @@ std::vector<LiveGrant> live_grants(const std::vector<std::pair<uint64_t, postern
                                                    true,
                                                    {}});
         }
-        grant->since = std::min<uint64_t>(grant->since, policy.since);
+        if (policy.since < grant->since) {
+            grant->since = policy.since;
+            // A grant of several files is called by its first, the device where there is one.
+            grant->device = text_of(policy.device);
+        }
         grant->refused += policy.denied;
         grant->revoked = grant->revoked && (policy.flags & POSTERN_POLICY_REVOKED) != 0;
         grant->files.push_back(key);

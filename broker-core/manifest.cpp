@@ -7,20 +7,10 @@ namespace {
 /// sd_listen_fds(3): the first passed fd.
 constexpr size_t kFirstFd = 3;
 
-Json skeleton(const std::string& grant, const DevicePlan& device, const std::vector<std::string>& fd_names,
-              unsigned slice) {
-    Json fds = Json::object();
-    for (size_t i = 0; i < fd_names.size(); ++i) fds[fd_names[i]] = kFirstFd + i;
-    Json ioctls = Json::array();
-    for (const IoctlRule& rule : device.ioctls) ioctls.push_back(for_manifest(rule, slice));
-    return {{"postern", 1},
-            {"grant", grant},
-            {"device", device.bdf},
-            {"fds", std::move(fds)},
-            {"windows", Json::array()},
-            {"dma", Json::array()},
-            {"irqs", Json::array()},
-            {"ioctls", std::move(ioctls)}};
+Json ioctl_list(const std::vector<IoctlRule>& rules, unsigned slice) {
+    Json list = Json::array();
+    for (const IoctlRule& rule : rules) list.push_back(for_manifest(rule, slice));
+    return list;
 }
 
 Json window_entry(const PlannedWindow& window) {
@@ -52,10 +42,23 @@ Json with_slice(Json entry, unsigned slice) {
 
 }  // namespace
 
-Json client_manifest(const std::string& grant, const DevicePlan& device, const SlicePlan& plan,
-                     const std::vector<VendedWindow>& windows, const std::vector<std::string>& fd_names) {
-    Json manifest = skeleton(grant, device, fd_names, plan.slice);
+Json empty_manifest(const std::string& grant) {
+    return {
+        {"postern", 1},         {"grant", grant},        {"fds", Json::object()},  {"windows", Json::array()},
+        {"dma", Json::array()}, {"irqs", Json::array()}, {"ioctls", Json::array()}};
+}
+
+Json fd_numbers(const std::vector<std::string>& names) {
+    Json fds = Json::object();
+    for (size_t i = 0; i < names.size(); ++i) fds[names[i]] = kFirstFd + i;
+    return fds;
+}
+
+void add_device(Json& manifest, const DevicePlan& device, const SlicePlan& plan,
+                const std::vector<VendedWindow>& windows) {
+    manifest["device"] = device.bdf;
     manifest["slice"] = plan.slice;
+    manifest["ioctls"] = ioctl_list(device.ioctls, plan.slice);
     for (size_t i = 0; i < plan.windows.size(); ++i) {
         Json entry = window_entry(plan.windows[i]);
         if (windows[i].mmap)
@@ -66,12 +69,41 @@ Json client_manifest(const std::string& grant, const DevicePlan& device, const S
     }
     for (const PlannedDma& dma : plan.dma) manifest["dma"].push_back(dma_entry(dma, "dma." + dma.name));
     for (const PlannedIrq& irq : plan.irqs) manifest["irqs"].push_back(irq_entry(irq, "irq." + irq.name));
-    return manifest;
+}
+
+void add_file(Json& manifest, const FileProfile& file, unsigned slice) {
+    const std::string fd = "file." + file.name;
+    Json windows = Json::array();
+    for (size_t i = 0; i < file.windows.size(); ++i) {
+        const Window& window = file.windows[i];
+        const uint64_t offset = window.offset.at(slice);
+        Json entry{{"name", window.name},
+                   {"offset", offset},
+                   {"length", window.length},
+                   {"access", window.access.text()},
+                   {"guard", i}};
+        if (window.by_mmap) entry["mmap"] = {{"fd", fd}, {"offset", offset}};
+        if (window.by_pread) entry["pread"] = {{"fd", fd}, {"offset", offset}};
+        windows.push_back(std::move(entry));
+    }
+    manifest["files"].push_back({{"name", file.name},
+                                 {"fd", fd},
+                                 {"windows", std::move(windows)},
+                                 {"ioctls", ioctl_list(file.ioctls, slice)}});
+}
+
+Json plan_files(const Profile& profile, unsigned slice) {
+    Json plan{{"files", Json::array()}};
+    for (const FileProfile& file : profile.files) add_file(plan, file, slice);
+    return plan["files"];
 }
 
 Json program_manifest(const std::string& grant, const DevicePlan& device, std::optional<unsigned> slice,
                       const std::vector<std::string>& fd_names) {
-    Json manifest = skeleton(grant, device, fd_names, slice.value_or(0));
+    Json manifest = empty_manifest(grant);
+    manifest["device"] = device.bdf;
+    manifest["fds"] = fd_numbers(fd_names);
+    manifest["ioctls"] = ioctl_list(device.ioctls, slice.value_or(0));
     if (slice) manifest["slice"] = *slice;
     for (const SlicePlan& plan : device.slices) {
         for (const PlannedWindow& window : plan.windows) {

@@ -24,11 +24,18 @@ struct VendedWindow {
     std::optional<size_t> guard;
 };
 
-/// The manifest of a client's grant (contract: "What the client receives"). `windows` goes with
-/// plan.windows, `fd_names` is the order of the fds from 3 on. Pure.
-[[nodiscard]] Json client_manifest(const std::string& grant, const DevicePlan& device, const SlicePlan& plan,
-                                   const std::vector<VendedWindow>& windows,
-                                   const std::vector<std::string>& fd_names);
+/// A manifest (contract: "What the client receives") that lists nothing yet. Pure.
+[[nodiscard]] Json empty_manifest(const std::string& grant);
+/// Its "fds": `names` in the order of the fds from 3 on. Pure.
+[[nodiscard]] Json fd_numbers(const std::vector<std::string>& names);
+/// Adds what a client has of a device; `windows` goes with plan.windows. Pure.
+void add_device(Json& manifest, const DevicePlan& device, const SlicePlan& plan,
+                const std::vector<VendedWindow>& windows);
+/// Adds a guarded file of the profile's "files", with the values of one slice. Pure.
+void add_file(Json& manifest, const FileProfile& file, unsigned slice);
+
+/// The "files" that a client of one slice would read. Pure.
+[[nodiscard]] Json plan_files(const Profile& profile, unsigned slice);
 
 /// The manifest of a setup or teardown program: everything of every slice, numbered. `slice` names the one
 /// that a per-slice program is for.

@@ -15,8 +15,10 @@ constexpr std::array<std::string_view, 9> kRegionNames{"bar0", "bar1", "bar2",  
                                                        "bar5", "rom",  "config", "vga"};
 constexpr std::array<std::string_view, 5> kIrqNames{"intx", "msi", "msix", "err", "req"};
 
-std::string where(const char* list, size_t index) {
-    return fmt::format("device.{}[{}]", list, index);
+constexpr const char* kDeviceWindows = "device.windows";
+
+std::string where(const std::string& list, size_t index) {
+    return fmt::format("{}[{}]", list, index);
 }
 
 /// The last byte of every slice's piece must have a 64-bit address.
@@ -56,16 +58,17 @@ Range reach(const Window& window, unsigned slice) {
     return window.by_pages() ? exact.pages() : exact;
 }
 
-/// No page of one slice may be another's, be it of the same window or of two.
-Status check_sharing(const DeviceProfile& device, unsigned slices) {
+/// No page of one slice may be another's, be it of the same window or of two. `list` is the path of the
+/// windows.
+Status check_sharing(const std::vector<Window>& windows, const std::string& list, unsigned slices) {
     struct Piece {
         Range range;
         size_t window;
         unsigned slice;
     };
     std::map<uint32_t, std::vector<Piece>> regions;
-    for (size_t i = 0; i < device.windows.size(); ++i) {
-        const Window& window = device.windows[i];
+    for (size_t i = 0; i < windows.size(); ++i) {
+        const Window& window = windows[i];
         for (unsigned slice = 0; slice < slices; ++slice) {
             regions[window.region].push_back({reach(window, slice), i, slice});
         }
@@ -78,16 +81,15 @@ Status check_sharing(const DeviceProfile& device, unsigned slices) {
                 const Piece& one = pieces[a];
                 const Piece& other = pieces[b];
                 if (one.slice == other.slice) continue;
-                if (device.windows[one.window].shared_page && device.windows[other.window].shared_page)
-                    continue;
+                if (windows[one.window].shared_page && windows[other.window].shared_page) continue;
                 return fail(
-                    "{}: in slice {} the window \"{}\" shares the page at {} {:#x} with window \"{}\" of "
+                    "{}: in slice {} the window \"{}\" shares the page at {}{:#x} with window \"{}\" of "
                     "slice {}; "
                     "move one, use a stride of whole pages, or say \"shared_page\": true in both if it is "
                     "meant",
-                    where("windows", other.window), other.slice, device.windows[other.window].name,
-                    region_name(region), page_floor(other.range.begin), device.windows[one.window].name,
-                    one.slice);
+                    where(list, other.window), other.slice, windows[other.window].name,
+                    list == kDeviceWindows ? region_name(region) + " " : "", page_floor(other.range.begin),
+                    windows[one.window].name, one.slice);
             }
         }
     }
@@ -104,18 +106,19 @@ Status check_dma(const DeviceProfile& device, unsigned slices) {
     for (size_t i = 0; i < device.dma.size(); ++i) {
         const DmaMemory& dma = device.dma[i];
         if (dma.size == 0 || dma.size % kPageSize != 0) {
-            return fail("{}: size {} is not a multiple of the page size; use {}", where("dma", i), dma.size,
-                        std::max(page_ceil(dma.size), kPageSize));
+            return fail("{}: size {} is not a multiple of the page size; use {}", where("device.dma", i),
+                        dma.size, std::max(page_ceil(dma.size), kPageSize));
         }
-        if (dma.size > (1ULL << 40)) return fail("{}: size {} is more than 1TiB", where("dma", i), dma.size);
+        if (dma.size > (1ULL << 40))
+            return fail("{}: size {} is more than 1TiB", where("device.dma", i), dma.size);
         if (auto steps = check_steps(dma.iova, dma.size, slices, "iova"); !steps) {
-            return propagate(std::move(steps), where("dma", i));
+            return propagate(std::move(steps), where("device.dma", i));
         }
         for (unsigned slice = 0; slice < slices; ++slice) {
             const uint64_t iova = dma.iova.at(slice);
             if (iova % kPageSize != 0) {
-                return fail("{}: iova {:#x} of slice {} is not page aligned ({}); use {:#x}", where("dma", i),
-                            iova, slice, kPageSize, page_floor(iova));
+                return fail("{}: iova {:#x} of slice {} is not page aligned ({}); use {:#x}",
+                            where("device.dma", i), iova, slice, kPageSize, page_floor(iova));
             }
             pieces.push_back({{iova, iova + dma.size}, i, slice});
         }
@@ -127,8 +130,8 @@ Status check_dma(const DeviceProfile& device, unsigned slices) {
         const Piece& above = pieces[i];
         if (!below.range.overlaps(above.range)) continue;
         return fail("{}: iova {:#x} of slice {} overlaps \"{}\" of slice {}, which ends at {:#x}",
-                    where("dma", above.dma), above.range.begin, above.slice, device.dma[below.dma].name,
-                    below.slice, below.range.end);
+                    where("device.dma", above.dma), above.range.begin, above.slice,
+                    device.dma[below.dma].name, below.slice, below.range.end);
     }
     return {};
 }
@@ -142,7 +145,7 @@ Status check_irqs(const DeviceProfile& device, unsigned slices) {
             if (mode && *mode != irq.index) {
                 return fail(
                     "{}: a device interrupts by one of intx, msi and msix at a time; {} and {} are asked for",
-                    where("irqs", i), irq_index_name(*mode), irq_index_name(irq.index));
+                    where("device.irqs", i), irq_index_name(*mode), irq_index_name(irq.index));
             }
             mode = irq.index;
         }
@@ -151,13 +154,13 @@ Status check_irqs(const DeviceProfile& device, unsigned slices) {
             if (__builtin_mul_overflow(irq.vector.stride, static_cast<uint64_t>(slice), &vector) ||
                 __builtin_add_overflow(vector, irq.vector.base, &vector) || vector > 2047) {
                 return fail("{}: the vector of slice {} is above 2047, the last that MSI-X has",
-                            where("irqs", i), slice);
+                            where("device.irqs", i), slice);
             }
             const std::string owner = fmt::format("\"{}\" of slice {}", irq.name, slice);
             const auto [entry, fresh] = taken.emplace(std::pair{irq.index, vector}, owner);
             if (!fresh) {
-                return fail("{}: vector {} of {} is both {} and {}; give it a stride", where("irqs", i),
-                            vector, irq_index_name(irq.index), entry->second, owner);
+                return fail("{}: vector {} of {} is both {} and {}; give it a stride",
+                            where("device.irqs", i), vector, irq_index_name(irq.index), entry->second, owner);
             }
         }
     }
@@ -180,19 +183,61 @@ std::string irq_index_name(uint32_t index) {
     return index < kIrqNames.size() ? std::string(kIrqNames[index]) : fmt::format("irq index {}", index);
 }
 
-Status check_profile(const Profile& profile) {
-    if (!profile.device) return {};
-    const DeviceProfile& device = *profile.device;
-    for (size_t i = 0; i < device.windows.size(); ++i) {
-        if (auto window = check_window(device.windows[i], profile.slices); !window) {
-            return propagate(std::move(window), where("windows", i));
+namespace {
+
+/// `path` is what a profile's errors call the device or file: "device".
+template <typename T>
+Status check_policy(const T& file, const std::string& path, unsigned slices) {
+    const std::string windows = path + ".windows";
+    for (size_t i = 0; i < file.windows.size(); ++i) {
+        if (auto window = check_window(file.windows[i], slices); !window)
+            return propagate(std::move(window), where(windows, i));
+    }
+    if (auto ioctls = check_ioctls(file.ioctls, slices); !ioctls)
+        return Failure(Error{path + "." + ioctls.error().message, 0});
+    return check_sharing(file.windows, windows, slices);
+}
+
+template <typename T>
+void add_weakenings(const T& file, const std::string& path, unsigned slices,
+                    std::vector<std::string>& found) {
+    for (const IoctlRule& rule : file.ioctls) {
+        const IoctlEntry* entry = find_ioctl(rule.name);
+        if (rule.args.empty() && entry != nullptr && !entry->danger.empty())
+            found.push_back(fmt::format("{}.ioctls grants {}: {}", path, rule.name, entry->danger));
+    }
+    for (const Window& window : file.windows) {
+        if (window.shared_page && slices > 1)
+            found.push_back(fmt::format("window \"{}\" is on a page that slices share", window.name));
+        if (window.reads_although_write_only()) {
+            found.push_back(fmt::format(
+                "window \"{}\" has access \"w\" and is mapped: on x86 what can be written can be read",
+                window.name));
         }
     }
-    if (auto ioctls = check_ioctls(device.ioctls, profile.slices); !ioctls)
-        return Failure(Error{"device." + ioctls.error().message, 0});
-    POSTERN_TRY(check_sharing(device, profile.slices));
-    POSTERN_TRY(check_dma(device, profile.slices));
-    return check_irqs(device, profile.slices);
+    if (file.forward == Forward::Anyone) {
+        found.push_back(fmt::format(
+            "{}.forward is \"anyone\": the client may pass the guarded fd out of its sandbox", path));
+    }
+}
+
+}  // namespace
+
+Status check_profile(const Profile& profile) {
+    for (size_t i = 0; i < profile.files.size(); ++i) {
+        const std::string path = where("files", i);
+        POSTERN_TRY(check_policy(profile.files[i], path, profile.slices));
+        if (profile.slices > 1 && !profile.files[i].fd.empty()) {
+            return fail(
+                "{}.fd: one open file has one policy, and there are {} slices; name a \"path\", which is "
+                "opened for each of them",
+                path, profile.slices);
+        }
+    }
+    if (!profile.device) return {};
+    POSTERN_TRY(check_policy(*profile.device, "device", profile.slices));
+    POSTERN_TRY(check_dma(*profile.device, profile.slices));
+    return check_irqs(*profile.device, profile.slices);
 }
 
 std::vector<std::string> weakenings(const Profile& profile) {
@@ -215,27 +260,9 @@ std::vector<std::string> weakenings(const Profile& profile) {
                 fmt::format("sandbox.namespaces lacks \"{}\": the client shares the host's", name));
         }
     }
-    if (!profile.device) return found;
-    for (const IoctlRule& rule : profile.device->ioctls) {
-        const IoctlEntry* entry = find_ioctl(IoctlFile::Device, rule.number);
-        if (rule.args.empty() && entry != nullptr && !entry->danger.empty()) {
-            found.push_back(fmt::format("device.ioctls grants {}: {}", rule.name, entry->danger));
-        }
-    }
-    for (const Window& window : profile.device->windows) {
-        if (window.shared_page && profile.slices > 1) {
-            found.push_back(fmt::format("window \"{}\" is on a page that slices share", window.name));
-        }
-        if (window.reads_although_write_only()) {
-            found.push_back(fmt::format(
-                "window \"{}\" has access \"w\" and is mapped: on x86 what can be written can be read",
-                window.name));
-        }
-    }
-    if (profile.device->forward == Forward::Anyone) {
-        found.emplace_back(
-            "device.forward is \"anyone\": the client may pass the guarded fd out of its sandbox");
-    }
+    if (profile.device) add_weakenings(*profile.device, "device", profile.slices, found);
+    for (size_t i = 0; i < profile.files.size(); ++i)
+        add_weakenings(profile.files[i], where("files", i), profile.slices, found);
     return found;
 }
 

@@ -23,11 +23,11 @@ struct Access {
     [[nodiscard]] std::string text() const { return std::string(read ? "r" : "") + (write ? "w" : ""); }
 };
 
-/// A piece of a region that a client may use.
+/// A piece of a device's region, or of a file, that a client may use.
 struct Window {
     std::string name;
-    uint32_t region = 0;  ///< VFIO region index; 0 to 5 are the BARs
-    Stepped offset;       ///< bytes from the region's start
+    uint32_t region = 0;  ///< VFIO region index; 0 to 5 are the BARs; of a file 0
+    Stepped offset;       ///< bytes from the region's or the file's start
     uint64_t length = 0;  ///< bytes
     Access access;
     bool by_mmap = false;
@@ -83,6 +83,17 @@ struct DeviceProfile {
     Forward forward = Forward::Sandbox;
 };
 
+/// A file that is no VFIO device, guarded by the same policy engine: a character device, a memfd, a dma-buf.
+struct FileProfile {
+    std::string name;
+    std::string path;  ///< opened anew for each client; empty: `fd` says which
+    std::string fd;    ///< of those that postern was started with: a name of LISTEN_FDNAMES, or a number
+    Access access;     ///< how `path` is opened
+    std::vector<IoctlRule> ioctls;
+    std::vector<Window> windows;
+    Forward forward = Forward::Sandbox;
+};
+
 struct MountEntry {
     std::string type;  ///< bind, tmpfs, proc, dev, overlay
     std::string source;
@@ -116,6 +127,7 @@ struct Profile {
     std::string description;
     unsigned slices = 1;
     std::optional<DeviceProfile> device;
+    std::vector<FileProfile> files;
     SandboxProfile sandbox;
 };
 

@@ -18,6 +18,7 @@ namespace {
 /// What the guard's policy has room for (bpf/policy.h); asserted against it where the policy is made.
 constexpr size_t kMaxWindows = 32;
 constexpr size_t kMaxIoctls = 64;
+constexpr size_t kMaxFiles = 64;
 constexpr size_t kMaxIncludeDepth = 16;
 constexpr size_t kMaxProfileBytes = 1 << 20;
 
@@ -79,12 +80,15 @@ std::optional<uint16_t> read_pci_id(ObjectReader& reader, std::string_view key) 
     return static_cast<uint16_t>(*value);
 }
 
+enum class WindowOf { Device, File };
+
 Window read_window(const Json& value, const std::string& path, JsonReading& reading,
-                   const std::vector<Window>& others) {
+                   const std::vector<Window>& others, WindowOf of) {
     ObjectReader reader(value, path, reading);
     Window window;
     window.name = read_name(reader, others);
-    if (const std::string region = reader.string("region", true); !region.empty()) {
+    if (const std::string region = of == WindowOf::Device ? reader.string("region", true) : "";
+        !region.empty()) {
         if (const auto index = region_index(region)) {
             window.region = *index;
         } else {
@@ -101,20 +105,21 @@ Window read_window(const Json& value, const std::string& path, JsonReading& read
         any = true;
         if (method == "mmap") {
             window.by_mmap = true;
-        } else if (method == "dmabuf") {
+        } else if (method == "dmabuf" && of == WindowOf::Device) {
             window.by_dmabuf = true;
         } else if (method == "pread") {
             window.by_pread = true;
         } else {
-            reader.set_error(where,
-                             fmt::format("{} is not one of \"mmap\", \"dmabuf\", \"pread\"", method.dump()));
+            reader.set_error(where, fmt::format("{} is not one of \"mmap\", {}\"pread\"", method.dump(),
+                                                of == WindowOf::Device ? "\"dmabuf\", " : ""));
         }
     });
     if (reader.find("methods") == nullptr) {
         window.by_mmap = true;  // what a client nearly always wants
     } else if (!any) {
         reader.set_error(reader.path_of("methods"),
-                         "is empty: the window could not be used; list mmap, dmabuf or pread");
+                         fmt::format("is empty: the window could not be used; list mmap, {}or pread",
+                                     of == WindowOf::Device ? "dmabuf " : ""));
     }
     reader.finish();
     return window;
@@ -147,6 +152,59 @@ std::vector<ProgramLine> read_programs(ObjectReader& reader, std::string_view ke
     return programs;
 }
 
+/// What the guard can hold of one file.
+template <typename T>
+void read_policy(ObjectReader& reader, T& file, WindowOf of) {
+    JsonReading& reading = reader.reading();
+    reader.each("windows", [&](const Json& element, const std::string& path) {
+        file.windows.push_back(read_window(element, path, reading, file.windows, of));
+    });
+    if (file.windows.size() > kMaxWindows) {
+        reader.set_error(reader.path_of("windows"),
+                         fmt::format("{} windows; the guard holds {}", file.windows.size(), kMaxWindows));
+    }
+    reader.each("ioctls", [&](const Json& element, const std::string& path) {
+        file.ioctls.push_back(
+            read_ioctl(element, path, reading,
+                       of == WindowOf::Device ? std::optional(IoctlFile::Device) : std::nullopt));
+    });
+    if (file.ioctls.size() > kMaxIoctls) {
+        reader.set_error(reader.path_of("ioctls"),
+                         fmt::format("{} ioctls; the guard holds {}", file.ioctls.size(), kMaxIoctls));
+    }
+    file.forward = static_cast<Forward>(reader.choice("forward", {"sandbox", "never", "anyone"}, 0));
+}
+
+FileProfile read_file_entry(const Json& value, const std::string& path, JsonReading& reading,
+                            const std::vector<FileProfile>& others) {
+    ObjectReader reader(value, path, reading);
+    FileProfile file;
+    file.name = read_name(reader, others);
+    file.path = reader.string("path");
+    // A number or a name.
+    if (const Json* fd = reader.find("fd"); fd != nullptr && fd->is_number_unsigned()) {
+        file.fd = fd->dump();
+    } else if (fd != nullptr) {
+        file.fd = reader.string("fd");
+    }
+    if (!reader.failed() && file.path.empty() == file.fd.empty()) {
+        reader.set_error(path,
+                         "needs one of \"path\" (a character device, opened for each client) and \"fd\" (a "
+                         "name of LISTEN_FDNAMES or a number), and not both");
+    }
+    if (!file.path.empty() && (!file.path.starts_with('/') || file.path.find('\0') != std::string::npos)) {
+        reader.set_error(reader.path_of("path"), fmt::format("\"{}\" is not an absolute path", file.path));
+    }
+    if (!file.fd.empty() && reader.find("access") != nullptr) {
+        reader.set_error(reader.path_of("access"),
+                         "is only for \"path\": an fd is open already; limit it by its windows");
+    }
+    file.access = read_access(reader);
+    read_policy(reader, file, WindowOf::File);
+    reader.finish();
+    return file;
+}
+
 DeviceProfile read_device(ObjectReader& reader) {
     DeviceProfile device;
     JsonReading& reading = reader.reading();
@@ -154,20 +212,7 @@ DeviceProfile read_device(ObjectReader& reader) {
         device.match = {read_pci_id(match, "vendor"), read_pci_id(match, "device"),
                         read_pci_id(match, "subsystem_vendor"), read_pci_id(match, "subsystem_device")};
     });
-    reader.each("windows", [&](const Json& element, const std::string& path) {
-        device.windows.push_back(read_window(element, path, reading, device.windows));
-    });
-    if (device.windows.size() > kMaxWindows) {
-        reader.set_error(reader.path_of("windows"),
-                         fmt::format("{} windows; the guard holds {}", device.windows.size(), kMaxWindows));
-    }
-    reader.each("ioctls", [&](const Json& element, const std::string& path) {
-        device.ioctls.push_back(read_ioctl(element, path, reading, IoctlFile::Device));
-    });
-    if (device.ioctls.size() > kMaxIoctls) {
-        reader.set_error(reader.path_of("ioctls"),
-                         fmt::format("{} ioctls; the guard holds {}", device.ioctls.size(), kMaxIoctls));
-    }
+    read_policy(reader, device, WindowOf::Device);
     reader.each("dma", [&](const Json& element, const std::string& path) {
         ObjectReader dma(element, path, reading);
         DmaMemory memory;
@@ -212,7 +257,6 @@ DeviceProfile read_device(ObjectReader& reader) {
     programs("setup", device.setup);
     programs("teardown", device.teardown);
     device.reset = static_cast<Reset>(reader.choice("reset", {"never", "before", "after", "both"}, 0));
-    device.forward = static_cast<Forward>(reader.choice("forward", {"sandbox", "never", "anyone"}, 0));
     return device;
 }
 
@@ -433,6 +477,11 @@ Result<Profile> read_profile(const Json& document, bool partial) {
     (void)reader.strings("include");
     profile.slices = static_cast<unsigned>(reader.integer_in("slices", 1, 4096, 1));
     reader.object("device", [&](ObjectReader& inner) { profile.device = read_device(inner); });
+    reader.each("files", [&](const Json& element, const std::string& path) {
+        profile.files.push_back(read_file_entry(element, path, reading, profile.files));
+    });
+    if (profile.files.size() > kMaxFiles)
+        reader.set_error("files", fmt::format("{} files; at most {}", profile.files.size(), kMaxFiles));
     static const Json kEmpty = Json::object();
     const Json* given = reader.find("sandbox");
     ObjectReader sandbox(given != nullptr ? *given : kEmpty, "sandbox", reading);

@@ -88,7 +88,9 @@ class Bench {
         POSTERN_ASSIGN(bench.spec_, sandbox_from_profile(loaded.profile, own_environment()));
         bench.spec_.argv = {bench.client_};
         bench.spec_.argv.insert(bench.spec_.argv.end(), bench.arguments_.begin(), bench.arguments_.end());
-        POSTERN_ASSIGN(LocalBroker broker, LocalBroker::open(loaded.profile, options.device));
+        POSTERN_ASSIGN(GrantedFiles files, GrantedFiles::open(loaded.profile));
+        POSTERN_ASSIGN(LocalBroker broker,
+                       LocalBroker::open(loaded.profile, options.device, std::move(files)));
         bench.broker_.emplace(std::move(broker));
         return bench;
     }

@@ -65,18 +65,20 @@ class Printer {
     const postern_policy* policy_of(const GuardPins& pins, const postern_event& event) {
         const std::string grant(event.grant, ::strnlen(event.grant, sizeof event.grant));
         if (grant.empty()) return nullptr;
-        if (!policies_.contains(grant)) {
+        const std::pair<std::string, uint32_t> file(grant, event.file);
+        if (!policies_.contains(file)) {
             policies_.clear();
             if (const auto files = pins.files()) {
-                for (const auto& [key, policy] : *files) policies_.emplace(policy.grant, policy);
+                for (const auto& [key, policy] : *files)
+                    policies_.emplace(std::pair(std::string(policy.grant), policy.file), policy);
             }
         }
-        const auto found = policies_.find(grant);
+        const auto found = policies_.find(file);
         return found == policies_.end() ? nullptr : &found->second;
     }
 
     bool json_;
-    std::map<std::string, postern_policy> policies_;
+    std::map<std::pair<std::string, uint32_t>, postern_policy> policies_;  ///< by grant and file
 };
 
 /// What a monitor hears with.

@@ -45,9 +45,11 @@ int run_pool(const LaunchOptions& options, const CommandLine& command) {
         return 0;
     }
 
+    auto files = GrantedFiles::open(*profile);
+    if (!files) return report(files.error(), kLaunchFailed);
     auto supervisor = Supervisor::create();
     if (!supervisor) return report(supervisor.error(), kLaunchFailed);
-    auto broker = LocalBroker::open(*profile, options.device);
+    auto broker = LocalBroker::open(*profile, options.device, std::move(*files));
     if (!broker) return report(broker.error(), kLaunchFailed);
     options.print_weakenings(*profile);
     RefusalReport refusals(*supervisor, RefusalReport::Clients::Many);

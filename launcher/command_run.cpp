@@ -2,7 +2,9 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "broker-core/manifest.h"
 #include "launcher/commands.h"
+#include "launcher/explain.h"
 #include "launcher/launch.h"
 #include "launcher/launch_options.h"
 #include "launcher/refusal_report.h"
@@ -21,17 +23,16 @@ int print_plan(const RunOptions& options, const Profile& profile, const SandboxS
     if (!device) return report(device.error(), kLaunchFailed);
     const std::vector<std::string> steps = describe_sandbox(spec);
     if (options.json) {
-        const Json plan{{"postern", 1},
-                        {"profile", profile.name},
-                        {"slice", options.slice},
-                        {"command", spec.argv},
-                        {"device", *device},
-                        {"sandbox", steps},
-                        {"weakens", weakenings(profile)}};
+        const Json plan{
+            {"postern", 1},           {"profile", profile.name},
+            {"slice", options.slice}, {"command", spec.argv},
+            {"device", *device},      {"files", plan_files(profile, static_cast<unsigned>(options.slice))},
+            {"sandbox", steps},       {"weakens", weakenings(profile)}};
         fmt::print("{}\n", plan.dump(2));
         return 0;
     }
     if (!device->is_null()) fmt::print("Device, as sysfs forecasts it:\n{}\n\n", device->dump(2));
+    for (const FileProfile& file : profile.files) fmt::print("{}\n", explain_file(file, profile.slices));
     fmt::print("Sandbox{}:\n", options.device.empty() ? "" : fmt::format(" of slice {}", options.slice));
     for (const std::string& step : steps) fmt::print("  {}\n", step);
     return 0;
@@ -61,9 +62,9 @@ int run_plain(Supervisor& supervisor, const RunOptions& options, const Profile& 
     return supervise(supervisor, std::move(*client));
 }
 
-int run_on_device(Supervisor& supervisor, const RunOptions& options, const Profile& profile,
-                  SandboxSpec spec) {
-    auto broker = LocalBroker::open(profile, options.device);
+int run_on_grant(Supervisor& supervisor, const RunOptions& options, const Profile& profile, SandboxSpec spec,
+                 GrantedFiles files) {
+    auto broker = LocalBroker::open(profile, options.device, std::move(files));
     if (!broker) return report(broker.error(), kLaunchFailed);
     options.print_weakenings(profile);
     RefusalReport refusals(supervisor, RefusalReport::Clients::One);
@@ -95,11 +96,15 @@ int run(const RunOptions& options, const CommandLine& command) {
         return report(present.error().error, present.error().exit_status);
     if (options.dry_run) return print_plan(options, *profile, *spec);
 
+    // Before postern has fds of its own that could pass for the caller's.
+    auto files = GrantedFiles::open(*profile);
+    if (!files) return report(files.error(), kLaunchFailed);
     // Before anything else is begun: from here on a signal ends what was begun in order.
     auto supervisor = Supervisor::create();
     if (!supervisor) return report(supervisor.error(), kLaunchFailed);
-    if (options.device.empty()) return run_plain(*supervisor, options, *profile, std::move(*spec));
-    return run_on_device(*supervisor, options, *profile, std::move(*spec));
+    if (options.device.empty() && files->empty())
+        return run_plain(*supervisor, options, *profile, std::move(*spec));
+    return run_on_grant(*supervisor, options, *profile, std::move(*spec), std::move(*files));
 }
 
 }  // namespace

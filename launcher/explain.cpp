@@ -129,7 +129,34 @@ void explain_regions(const Profile& profile, const BarSizes& bars, unsigned colu
     }
 }
 
+std::string explain_ioctls(const std::vector<IoctlRule>& ioctls) {
+    std::string text;
+    for (const IoctlRule& rule : ioctls) {
+        const IoctlEntry* entry = find_ioctl(rule.name);
+        const std::string rules = in_words(rule);
+        text += fmt::format("  - {} ({}){}{}\n", entry != nullptr ? entry->words : "call", rule.name,
+                            rules.empty() ? "" : ", only where ", rules);
+    }
+    return text;
+}
+
+std::string explain_forward(const char* what, Forward forward) {
+    constexpr const char* kTo[] = {"only inside of its own sandbox", "to nobody",
+                                   "to anyone, with its limits"};
+    return fmt::format("  - pass the {} fd on {}\n", what, kTo[static_cast<size_t>(forward)]);
+}
+
 }  // namespace
+
+std::string explain_file(const FileProfile& file, unsigned slices) {
+    std::string text = fmt::format("With the file \"{}\" ({}) the client may\n", file.name,
+                                   file.path.empty() ? "fd " + file.fd : file.path);
+    for (const Window& window : file.windows) {
+        text += fmt::format("  - {} {} at {} (\"{}\"), by {}\n", verbs(window), format_size(window.length),
+                            stepped(window.offset, slices), window.name, methods(window));
+    }
+    return text + explain_ioctls(file.ioctls) + explain_forward("file's", file.forward);
+}
 
 std::string explain_profile(const Profile& profile, const BarSizes& bars, unsigned columns) {
     std::string text =
@@ -153,16 +180,7 @@ std::string explain_profile(const Profile& profile, const BarSizes& bars, unsign
             text += fmt::format("  - wait for {} vector {} on an eventfd (\"{}\")\n",
                                 irq_index_name(irq.index), stepped(irq.vector, profile.slices), irq.name);
         }
-        for (const IoctlRule& rule : device.ioctls) {
-            const IoctlEntry* entry = find_ioctl(IoctlFile::Device, rule.number);
-            const std::string rules = in_words(rule);
-            text += fmt::format("  - {} ({}){}{}\n", entry != nullptr ? entry->words : "call", rule.name,
-                                rules.empty() ? "" : ", only where ", rules);
-        }
-        constexpr const char* kForward[] = {"pass the device fd on only inside of its own sandbox",
-                                            "pass the device fd on to nobody",
-                                            "pass the device fd on to anyone, with its limits"};
-        text += fmt::format("  - {}\n", kForward[static_cast<size_t>(device.forward)]);
+        text += explain_ioctls(device.ioctls) + explain_forward("device", device.forward);
         text += "Everything else on the device fd is refused by the kernel.\n\n";
         const auto programs = [&](const char* when, const std::vector<ProgramLine>& lines) {
             for (const ProgramLine& line : lines)
@@ -173,6 +191,8 @@ std::string explain_profile(const Profile& profile, const BarSizes& bars, unsign
         programs("After each client", device.teardown.slice);
         programs("After the last client", device.teardown.device);
     }
+    for (const FileProfile& file : profile.files) text += explain_file(file, profile.slices);
+    if (!profile.files.empty()) text += "Everything else on these fds is refused by the kernel.\n\n";
     const std::vector<std::string> weak = weakenings(profile);
     if (weak.empty()) {
         text += "Nothing in it weakens the default sandbox.\n";

@@ -17,4 +17,7 @@ using BarSizes = std::array<uint64_t, 6>;
 /// terminal's width, at least 60. Pure.
 [[nodiscard]] std::string explain_profile(const Profile& profile, const BarSizes& bars, unsigned columns);
 
+/// In words what a client may do with one file. Pure.
+[[nodiscard]] std::string explain_file(const FileProfile& file, unsigned slices);
+
 }  // namespace postern

@@ -13,32 +13,60 @@
 
 namespace postern {
 
-Result<LocalBroker> LocalBroker::open(const Profile& profile, const std::string& device) {
-    POSTERN_ASSIGN(const std::string bdf, parse_bdf(device));
-    // The cheap refusals first, those about the machine before those about rights.
+namespace {
+
+/// Why it cannot be owned; the cheap refusals first, those about the machine before those about rights.
+Status check_device(const Profile& profile, const std::string& bdf) {
     POSTERN_ASSIGN(const PciDevice pci, read_pci_device(bdf));
     POSTERN_ASSIGN(const DevicePlan forecast, plan_device(profile, forecast_device_info(pci)));
     if (::geteuid() != 0) {
         return fail("device {}: owning a device and loading its guard needs root; run postern with sudo",
                     bdf);
     }
-    POSTERN_TRY(check_ownable(pci));
-    if (auto supported = guard_supported(); !supported)
-        return propagate(std::move(supported), "device " + bdf);
-    POSTERN_ASSIGN(DeviceSession session, DeviceSession::open(profile, bdf));
+    return check_ownable(pci);
+}
+
+/// The first ioctl with rules on its argument, by its path in the profile; empty where there is none.
+std::string find_ruled(const Profile& profile) {
+    const auto first = [](const std::vector<IoctlRule>& ioctls, const std::string& path) -> std::string {
+        for (const IoctlRule& rule : ioctls) {
+            if (!rule.args.empty()) return fmt::format("{}.ioctls: {}", path, rule.name);
+        }
+        return {};
+    };
+    std::string found = profile.device ? first(profile.device->ioctls, "device") : "";
+    for (size_t i = 0; i < profile.files.size() && found.empty(); ++i)
+        found = first(profile.files[i].ioctls, fmt::format("files[{}]", i));
+    return found;
+}
+
+}  // namespace
+
+Result<LocalBroker> LocalBroker::open(const Profile& profile, const std::string& device, GrantedFiles files) {
+    std::string bdf;
+    if (!device.empty()) {
+        POSTERN_ASSIGN(bdf, parse_bdf(device));
+        POSTERN_TRY(check_device(profile, bdf));
+    } else if (::geteuid() != 0) {
+        return fail("profile {}: files: loading their guard needs root; run postern with sudo", profile.name);
+    }
+    const std::string context = bdf.empty() ? "profile " + profile.name : "device " + bdf;
+    if (auto supported = guard_supported(); !supported) return propagate(std::move(supported), context);
+    std::optional<DeviceSession> session;
+    if (!bdf.empty()) {
+        POSTERN_ASSIGN(DeviceSession opened, DeviceSession::open(profile, bdf));
+        session.emplace(std::move(opened));
+    }
     auto guard = Guard::acquire();
     if (!guard) {
-        (void)session.close();
-        return propagate(std::move(guard), "device " + bdf);
+        if (session) (void)session->close();
+        return propagate(std::move(guard), context);
     }
-    const auto& ioctls = profile.device->ioctls;
-    const auto ruled =
-        std::find_if(ioctls.begin(), ioctls.end(), [](const IoctlRule& each) { return !each.args.empty(); });
-    if (ruled != ioctls.end() && !guard->can_rule_arguments()) {
-        (void)session.close();
-        return fail("profile {}: device.ioctls: {}: {}", profile.name, ruled->name, kNoSealing);
+    if (const std::string ruled = find_ruled(profile); !ruled.empty() && !guard->can_rule_arguments()) {
+        if (session) (void)session->close();
+        return fail("profile {}: {}: {}", profile.name, ruled, kNoSealing);
     }
-    return LocalBroker(std::move(*guard), std::move(session), profile);
+    return LocalBroker(std::move(*guard), std::move(session), std::move(files), profile);
 }
 
 Result<Grant> LocalBroker::prepare(unsigned slice, SandboxSpec& spec) {
@@ -50,7 +78,11 @@ Result<Grant> LocalBroker::prepare(unsigned slice, SandboxSpec& spec) {
     spec.cgroup_fd = cgroup.fd();
     cgroups_.erase(slice);
     cgroups_.emplace(slice, std::move(cgroup));
-    POSTERN_ASSIGN(Grant grant, session_.grant(slice, guard_, identity));
+    Grant grant = begin_grant(slice);
+    if (session_) POSTERN_TRY(session_->add_to(grant, guard_, identity));
+    POSTERN_TRY(files_.add_to(grant, guard_, identity));
+    POSTERN_TRY(guard_.forget_refusals(grant.id));
+    POSTERN_TRY(finish_grant(grant));
     if (report_ != nullptr) report_->begin(guard_, slice, identity.cgroup_id);
     return grant;
 }
@@ -65,9 +97,12 @@ tl::expected<RunningClient, LaunchError> LocalBroker::start(unsigned slice, Sand
     for (const NamedFd& each : grant->fds) spec.fds.push_back({each.fd.get(), each.name});
     auto client = start_sandbox(spec);
     if (client && report_ != nullptr) {
-        const auto device = std::find_if(grant->fds.begin(), grant->fds.end(),
-                                         [](const NamedFd& each) { return each.name == "device"; });
-        if (device != grant->fds.end()) counted_[slice] = {grant->id, std::move(device->fd)};
+        Counted& counted = counted_[slice];
+        counted = {grant->id, {}};
+        for (NamedFd& each : grant->fds) {
+            if (each.name == "device" || each.name.starts_with("file."))
+                counted.files.push_back(std::move(each.fd));
+        }
     }
     // The grant's other fds close here when the client has its own: what the broker keeps is its own set.
     return client;
@@ -83,7 +118,7 @@ void LocalBroker::report_end(unsigned slice) {
 
 Status LocalBroker::end(unsigned slice) {
     report_end(slice);
-    Status ended = session_.end_slice(slice);
+    Status ended = session_ ? session_->end_slice(slice) : Status();
     if (const auto found = cgroups_.find(slice); found != cgroups_.end()) {
         Status removed = guard_.remove_sandbox(found->second.id());
         if (ended) ended = std::move(removed);
@@ -93,7 +128,7 @@ Status LocalBroker::end(unsigned slice) {
 }
 
 Status LocalBroker::close() {
-    Status closed = session_.close();
+    Status closed = session_ ? session_->close() : Status();
     cgroups_.clear();
     Status released = guard_.release();
     return closed ? released : closed;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "broker-core/device_session.h"
+#include "broker-core/granted_files.h"
 #include "broker-core/guard.h"
 #include "broker-core/profile.h"
 #include "launcher/cgroup.h"
@@ -18,13 +19,14 @@ namespace postern {
 
 class RefusalReport;
 
-/// The broker inside of `postern run` and `postern pool`: owns the device and the guard, and starts clients
-/// on slices of it.
+/// The broker inside of `postern run` and `postern pool`: owns the device, if there is one, and the guard,
+/// and starts clients on slices of it and on the profile's files.
 class LocalBroker {
   public:
-    /// Owns the device. Refuses without root and where the guard cannot be enforced, before anything is
-    /// touched.
-    [[nodiscard]] static Result<LocalBroker> open(const Profile& profile, const std::string& device);
+    /// Owns the device, unless `device` is empty. Refuses without root and where the guard cannot be
+    /// enforced, before anything is touched.
+    [[nodiscard]] static Result<LocalBroker> open(const Profile& profile, const std::string& device,
+                                                  GrantedFiles files);
 
     LocalBroker(LocalBroker&&) noexcept = default;
 
@@ -40,23 +42,27 @@ class LocalBroker {
     Status close();
 
     /// The device itself, for grants that go past the guard (benchmarks, controls).
-    [[nodiscard]] DeviceSession& session() { return session_; }
+    [[nodiscard]] DeviceSession& session() { return session_.value(); }
 
   private:
-    LocalBroker(Guard guard, DeviceSession session, Profile profile)
-        : guard_(std::move(guard)), session_(std::move(session)), profile_(std::move(profile)) {}
+    LocalBroker(Guard guard, std::optional<DeviceSession> session, GrantedFiles files, Profile profile)
+        : guard_(std::move(guard)),
+          session_(std::move(session)),
+          files_(std::move(files)),
+          profile_(std::move(profile)) {}
 
     void report_end(unsigned slice);
     [[nodiscard]] Result<Grant> prepare(unsigned slice, SandboxSpec& spec);
 
     // Destroyed in reverse: cgroups and device fds go before the guard that watches over them.
     Guard guard_;
-    DeviceSession session_;
+    std::optional<DeviceSession> session_;  ///< empty: only files are granted
+    GrantedFiles files_;
     std::map<unsigned, Cgroup> cgroups_;
-    /// What the guard counts of a grant ends with its last open file: this is the last one.
+    /// What the guard counts of a grant ends with its open files: these are the last ones.
     struct Counted {
         std::string grant;
-        UniqueFd file;
+        std::vector<UniqueFd> files;
     };
     std::map<unsigned, Counted> counted_;
     RefusalReport* report_ = nullptr;

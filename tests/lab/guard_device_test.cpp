@@ -94,7 +94,7 @@ class GuardDeviceTest : public GuardTest {
 };
 
 TEST_F(GuardDeviceTest, Proof) {
-    EXPECT_TRUE(ok(prove_guard(fd(), owner(), device_policy())));
+    EXPECT_TRUE(ok(prove_guard(fd(), device_policy())));
 }
 
 TEST_F(GuardDeviceTest, EveryOtherDeviceIoctl) {

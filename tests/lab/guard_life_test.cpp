@@ -345,7 +345,7 @@ TEST_F(GuardLifeTest, RemainsOfAnInterruptedStartAreReplaced) {
         ASSERT_TRUE(ok(next)) << missing;
         guard_.emplace(std::move(*next));
         make_files(policy());
-        EXPECT_TRUE(ok(prove_guard(fd(), owner(), policy())));
+        EXPECT_TRUE(ok(prove_guard(fd(), policy())));
         guarded_.reset();
         ASSERT_TRUE(ok(guard_->release()));
     }
@@ -365,7 +365,7 @@ TEST_F(GuardLifeTest, HalfAttachedIsCompleted) {
         EXPECT_EQ(0, ::access((pins() + "/link_on_mmap").c_str(), F_OK));
     }
     make_files(policy());
-    EXPECT_TRUE(ok(prove_guard(fd(), owner(), policy())));
+    EXPECT_TRUE(ok(prove_guard(fd(), policy())));
 }
 
 TEST_F(GuardLifeTest, AMissingProgramWhileFilesAreGuardedIsAnError) {
@@ -417,7 +417,7 @@ TEST_F(GuardLifeTest, ManyUsersAtOnce) {
                 if (::ftruncate(owner_file.get(), 0x10000) != 0) ::_exit(2);
                 UniqueFd file = reopened(owner_file.get(), O_RDWR);
                 if (!guard->register_file(file.get(), policy())) ::_exit(3);
-                if (!prove_guard(file.get(), owner_file.get(), policy())) ::_exit(4);
+                if (!prove_guard(file.get(), policy())) ::_exit(4);
                 file.reset();
                 if (!guard->release()) ::_exit(5);
             }
@@ -432,7 +432,7 @@ TEST_F(GuardLifeTest, ManyUsersAtOnce) {
     ASSERT_TRUE(ok(next));
     guard_.emplace(std::move(*next));
     make_files(policy());
-    EXPECT_TRUE(ok(prove_guard(fd(), owner(), policy())));
+    EXPECT_TRUE(ok(prove_guard(fd(), policy())));
     for (const pid_t child : children) {
         int status = 0;
         ::waitpid(child, &status, 0);
@@ -467,7 +467,7 @@ TEST_F(GuardLifeTest, KilledAtAnyMoment) {
         ASSERT_TRUE(ok(next)) << i;
         guard_.emplace(std::move(*next));
         make_files(policy());
-        EXPECT_TRUE(ok(prove_guard(fd(), owner(), policy())));
+        EXPECT_TRUE(ok(prove_guard(fd(), policy())));
         guarded_.reset();
         EXPECT_TRUE(eventually([] { return registered_files() == 0; }));
         ASSERT_TRUE(ok(guard_->release()));

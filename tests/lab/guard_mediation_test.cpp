@@ -341,22 +341,24 @@ TEST_F(GuardTest, DeniedCallsAreCounted) {
 }
 
 TEST_F(GuardTest, Proof) {
-    EXPECT_TRUE(ok(prove_guard(fd(), owner(), policy())));
-    // A file that is not guarded, and one whose owner's file is guarded as well.
-    const auto unguarded = prove_guard(owner(), owner(), policy());
+    EXPECT_TRUE(ok(prove_guard(fd(), policy())));
+    // A file that is not guarded, and one that was guarded before.
+    const auto unguarded = prove_guard(owner(), policy());
     ASSERT_FALSE(unguarded);
     EXPECT_EQ(0U, unguarded.error().message.find("the guard cannot be proved: an unknown ioctl"))
         << unguarded.error().message;
-    EXPECT_FALSE(prove_guard(fd(), fd(), policy()));
+    EXPECT_FALSE(prove_unguarded(fd()));
+    EXPECT_TRUE(ok(prove_unguarded(owner())));
     // A policy that promises what the registered one refuses.
     FilePolicy wider = policy();
     wider.windows[0].length = 0x4000;
-    EXPECT_FALSE(prove_guard(fd(), owner(), wider));
+    EXPECT_FALSE(prove_guard(fd(), wider));
     wider.windows = {};
     wider.ioctls = {{.number = 0x1234}};
-    EXPECT_TRUE(ok(prove_guard(fd(), owner(), wider)));
+    EXPECT_TRUE(ok(prove_guard(fd(), wider)));
     wider.ioctls = {{.number = static_cast<uint32_t>(_IO(';', 107))}};  // VFIO_DEVICE_GET_INFO
-    EXPECT_FALSE(prove_guard(fd(), owner(), wider));
+    wider.exclusive = true;
+    EXPECT_FALSE(prove_guard(fd(), wider));
 }
 
 TEST_F(GuardTest, MeasuredOffsets) {

@@ -128,6 +128,24 @@ for field, on in (("index", "VFIO_DEVICE_SET_IRQS"), ("feature", "VFIO_DEVICE_FE
     for value in schema["$defs"][f"{field}_value"]["anyOf"][1]["enum"]:
         judge(f"{field} = {value}", ruled({"field": field, "equals": value}, name=on), True)
 
+kvm = {"name": "kvm", "path": "/dev/kvm", "ioctls": ["KVM_GET_API_VERSION", "0xae03"]}
+page = {"name": "page", "offset": 0, "length": 4096, "methods": ["mmap", "pread"]}
+memory = {"name": "memory", "fd": "pages", "windows": [page], "forward": "never"}
+judge("files", {"postern": 1, "files": [kvm, memory, {"name": "seven", "fd": 7}, {"name": "eight", "fd": "8"}]}, True)
+judge("rules on a file's ioctl", {"postern": 1, "files": [{**kvm, "ioctls": [
+    {"name": "UDMABUF_CREATE", "args": [{"field": "size", "max": "2MiB"}]}]}]}, True)
+for what, change in {
+        "a file of no source": {"path": None},
+        "a file of two sources": {"fd": "kvm"},
+        "a relative path": {"path": "dev/kvm"},
+        "a file's dma-buf": {"windows": [{**page, "methods": ["dmabuf"]}]},
+        "a file's region": {"windows": [{**page, "region": "bar0"}]},
+        "a file without a name": {"name": None},
+        "a number that is none": {"ioctls": ["0xae0000000"]},
+        "an unknown key of a file": {"ioctl": []}}.items():
+    judge(what, {"postern": 1, "files": [{k: v for k, v in {**kvm, **change}.items() if v is not None}]}, False)
+judge("the access of an fd", {"postern": 1, "files": [{**memory, "access": "r"}]}, False)
+
 if wrong:
     sys.exit("\n".join(f"schema: {each}" for each in wrong))
 good = list(judged.values()).count(True)

@@ -22,6 +22,7 @@ postern_event event_of(uint32_t hook, int32_t verdict) {
     event.pid = 41;
     event.tid = 42;
     event.hook = hook;
+    event.flags = POSTERN_POLICY_EXCLUSIVE;
     event.verdict = verdict;
     std::strcpy(event.comm, "worker");
     std::strcpy(event.grant, "0123456789abcdef");

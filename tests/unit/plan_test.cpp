@@ -137,16 +137,15 @@ TEST(Manifest, IsTheContracts) {
                       {"irqs", {{{"name", "vq"}, {"index", "msix"}, {"vector", 1}}}}});
     const auto plan = plan_device(profile, virtio_like());
     ASSERT_TRUE(plan);
-    const Json client =
-        client_manifest("g", *plan, plan->slices[0], {{true, MmapSource{"device", (4ULL << 40) + 0x3000}, 0}},
-                        {"manifest", "device", "window.w", "dma.ring", "irq.vq"});
+    Json client = empty_manifest("g");
+    client["fds"] = fd_numbers({"manifest", "device", "window.w", "dma.ring", "irq.vq"});
+    add_device(client, *plan, plan->slices[0], {{true, MmapSource{"device", (4ULL << 40) + 0x3000}, 0}});
     EXPECT_EQ(client.at("fds").at("irq.vq"), 7);
     EXPECT_EQ(client.at("windows")[0].at("mmap").at("offset"), (4ULL << 40) + 0x3000);
     EXPECT_EQ(client.at("windows")[0].at("region"), 4);
     EXPECT_EQ(client.at("windows")[0].at("guard"), 0);
-    const Json by_dmabuf =
-        client_manifest("g", *plan, plan->slices[0], {{true, MmapSource{"window.w", 0}, {}}},
-                        {"manifest", "device", "window.w", "dma.ring", "irq.vq"});
+    Json by_dmabuf = empty_manifest("g");
+    add_device(by_dmabuf, *plan, plan->slices[0], {{true, MmapSource{"window.w", 0}, {}}});
     EXPECT_FALSE(by_dmabuf.at("windows")[0].contains("guard"));
     EXPECT_EQ(client.at("dma")[0].at("fd"), "dma.ring");
     EXPECT_EQ(client.at("irqs")[0].at("vector"), 1);

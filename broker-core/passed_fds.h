@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "broker-core/result.h"
+
+namespace postern {
+
+/// The number of an fd that this process was started with: `name` is one of $LISTEN_FDNAMES, see
+/// sd_listen_fds(3) (systemd's OpenFile= passes such), or a decimal number above 2. The fd stays the
+/// caller's. Error: there is no such fd, or the variables are another process's.
+[[nodiscard]] Result<int> find_passed_fd(const std::string& name);
+
+}  // namespace postern
