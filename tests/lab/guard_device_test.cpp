@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The guard on a real VFIO device: QEMU's edu, bound to vfio-pci, whose address is in LAB_EDU.
+// The guard on a real VFIO device: QEMU's edu.
 
 #include <fcntl.h>
 #include <linux/vfio.h>
@@ -8,60 +8,24 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cstdlib>
-#include <filesystem>
-
-#include "broker-core/vfio.h"
-#include "tests/lab/guard_fixture.h"
+#include "tests/lab/guard_edu.h"
 
 namespace postern::test {
 namespace {
 
 constexpr int kRw = PROT_READ | PROT_WRITE;
-constexpr uint64_t kConfig = static_cast<uint64_t>(VFIO_PCI_CONFIG_REGION_INDEX) << 40;
 constexpr uint32_t kEduId = 0x010000ed;
 
 /// Windows in BAR 0, which is 1 MiB: pages 0 (rw) and 2 (r), both by mmap; the first 64 bytes of the
 /// configuration space (r) by pread.
-class GuardDeviceTest : public GuardTest {
+class GuardDeviceTest : public EduTest {
   protected:
     void SetUp() override {
-        const char* bdf = std::getenv("LAB_EDU");
-        if (bdf == nullptr) GTEST_SKIP() << "set LAB_EDU to the address of an edu device that vfio-pci has";
-        bdf_ = bdf;
-        GuardTest::SetUp();
+        EduTest::SetUp();
         if (HasFatalFailure()) return;
-        guarded_.reset();
-        owner_.reset();
-        const auto link = std::filesystem::read_symlink("/sys/bus/pci/devices/" + bdf_ + "/iommu_group");
-        auto container = vfio::open_container();
-        ASSERT_TRUE(ok(container));
-        auto group = vfio::open_group(std::atoi(link.filename().c_str()));
-        ASSERT_TRUE(ok(group));
-        ASSERT_TRUE(ok(vfio::attach_group(container->get(), group->get())));
-        auto owner = vfio::get_device(group->get(), bdf_);
-        ASSERT_TRUE(ok(owner));
-        auto guarded = vfio::get_device(group->get(), bdf_);
-        ASSERT_TRUE(ok(guarded));
-        container_ = std::move(*container);
-        group_ = std::move(*group);
-        owner_ = std::move(*owner);
-        guarded_ = std::move(*guarded);
-        // PCI memory space on: without it, MMIO faults.
-        const auto command = vfio::read_command(owner_.get(), kConfig);
-        ASSERT_TRUE(ok(command));
-        ASSERT_TRUE(ok(vfio::write_command(owner_.get(), kConfig, static_cast<uint16_t>(*command | 2))));
-
         ASSERT_TRUE(ok(guard_->register_file(guarded_.get(), device_policy())));
         ASSERT_TRUE(ok(guard_->learn(group_.get())));
         ASSERT_TRUE(ok(guard_->learn(container_.get())));
-    }
-    void TearDown() override {
-        guarded_.reset();
-        owner_.reset();
-        group_.reset();
-        container_.reset();
-        GuardTest::TearDown();
     }
 
     [[nodiscard]] FilePolicy device_policy() const {
@@ -87,10 +51,6 @@ class GuardDeviceTest : public GuardTest {
         policy.windows = {registers, readable, config};
         return policy;
     }
-
-    std::string bdf_;
-    UniqueFd container_;
-    UniqueFd group_;
 };
 
 TEST_F(GuardDeviceTest, Proof) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/lab/guard_edu.h"
 
-#include <linux/vfio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -14,7 +13,6 @@
 namespace postern::test {
 namespace {
 
-constexpr uint64_t kConfig = static_cast<uint64_t>(VFIO_PCI_CONFIG_REGION_INDEX) << 40;
 constexpr uint16_t kMemoryAndBusMaster = 6;
 
 // docs/specs/edu in QEMU's sources.

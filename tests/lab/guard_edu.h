@@ -2,11 +2,16 @@
 // A real VFIO device for the guard's tests: QEMU's edu, bound to vfio-pci, whose address is in LAB_EDU.
 #pragma once
 
+#include <linux/vfio.h>
+
 #include <string>
 
 #include "tests/lab/guard_fixture.h"
 
 namespace postern::test {
+
+/// Where the configuration space begins in a device's file.
+inline constexpr uint64_t kConfig = static_cast<uint64_t>(VFIO_PCI_CONFIG_REGION_INDEX) << 40;
 
 /// `owner` and `guarded` are two files of the device; the test registers `guarded` itself.
 class EduTest : public GuardTest {

@@ -71,8 +71,8 @@ bool attached() {
     return ::access((pins() + "/link_on_free").c_str(), F_OK) == 0;
 }
 
-size_t registered_files() {
-    const UniqueFd map(::bpf_obj_get((pins() + "/map_files").c_str()));
+size_t entries(const std::string& map_name) {
+    const UniqueFd map(::bpf_obj_get((pins() + "/map_" + map_name).c_str()));
     size_t count = 0;
     uint64_t previous = 0;
     uint64_t key = 0;
@@ -81,6 +81,10 @@ size_t registered_files() {
         count++;
     }
     return count;
+}
+
+size_t registered_files() {
+    return entries("files");
 }
 
 uint64_t skipped_runs() {

@@ -65,7 +65,8 @@ class TestCgroup {
 /// The folder of the pinned set.
 std::string pins();
 bool attached();
-/// Entries in the map of registered files.
+/// Entries in a pinned map whose keys have 64 bits.
+size_t entries(const std::string& map_name);
 size_t registered_files();
 /// Programs that the kernel skipped because they were running already (bpf_prog_info.recursion_misses).
 uint64_t skipped_runs();

@@ -246,18 +246,8 @@ TEST_F(GuardLifeTest, LastUserKilledAndTheNextCleansUp) {
 }
 
 TEST_F(GuardLifeTest, SandboxesOfKilledUsersAreSwept) {
-    const auto sandboxes = [] {
-        const UniqueFd map(::bpf_obj_get((pins() + "/map_sandboxes").c_str()));
-        uint64_t key = 0;
-        uint64_t next = 0;
-        int count = 0;
-        while (::bpf_map_get_next_key(map.get(), count == 0 ? nullptr : &key, &next) == 0) {
-            key = next;
-            count++;
-        }
-        return count;
-    };
-    ASSERT_EQ(1, sandboxes());
+    const auto sandboxes = [] { return entries("sandboxes"); };
+    ASSERT_EQ(1U, sandboxes());
     // As if two users had been killed: the cgroup of one is gone, that of the other is empty.
     const TestCgroup empty(fmt::format("guard-empty-{}", ::getpid()));
     const UniqueFd map(::bpf_obj_get((pins() + "/map_sandboxes").c_str()));
@@ -266,10 +256,10 @@ TEST_F(GuardLifeTest, SandboxesOfKilledUsersAreSwept) {
     const uint64_t empty_id = empty.id();
     ASSERT_EQ(0, ::bpf_map_update_elem(map.get(), &gone_id, &level, BPF_ANY));
     ASSERT_EQ(0, ::bpf_map_update_elem(map.get(), &empty_id, &level, BPF_ANY));
-    ASSERT_EQ(3, sandboxes());
+    ASSERT_EQ(3U, sandboxes());
     guarded_.reset();
     ASSERT_TRUE(ok(guard_->release()));
-    EXPECT_EQ(0, sandboxes());
+    EXPECT_EQ(0U, sandboxes());
     EXPECT_FALSE(attached());
 }
 

@@ -103,32 +103,28 @@ class WeakGuardTest : public GuardTest {
             EXPECT_TRUE(nonblocking(owner()));
         }
     }
+    /// The guard sees the value that the rule allows, and then `meanwhile` makes a 0 of it.
+    void expect_zero_gets_through(const std::function<void(char* second_page)>& meanwhile) {
+        const auto weak = WeakGuard::attach(with_ioctl(policy(), fionbio(kUpperHalf, 2, kUpperOne)));
+        ASSERT_TRUE(ok(weak));
+        expect_rule_holds_without_a_race();
+        Straddling at;
+        at.second_page()[0] = kUpperOne;
+        const Stalled done = stalled_ioctl(owner(), at, [&] { meanwhile(at.second_page()); });
+        EXPECT_TRUE(done.hit);
+        EXPECT_EQ(0, done.result);
+        EXPECT_FALSE(nonblocking(owner()));  // a 0, which the rule refuses, got through
+    }
 };
 
 TEST_F(WeakGuardTest, StoreByAnotherThreadGetsThrough) {
-    const auto weak = WeakGuard::attach(with_ioctl(policy(), fionbio(kUpperHalf, 2, kUpperOne)));
-    ASSERT_TRUE(ok(weak));
-    expect_rule_holds_without_a_race();
-    Straddling at;
-    at.second_page()[0] = kUpperOne;
-    const Stalled done = stalled_ioctl(owner(), at, [&] { at.second_page()[0] = 0; });
-    EXPECT_TRUE(done.hit);
-    EXPECT_EQ(0, done.result);
-    EXPECT_FALSE(nonblocking(owner()));  // a 0, which the rule refuses, got through
+    expect_zero_gets_through([](char* second_page) { second_page[0] = 0; });
 }
 
 TEST_F(WeakGuardTest, OtherMemoryInItsPlaceGetsThrough) {
-    const auto weak = WeakGuard::attach(with_ioctl(policy(), fionbio(kUpperHalf, 2, kUpperOne)));
-    ASSERT_TRUE(ok(weak));
-    expect_rule_holds_without_a_race();
-    Straddling at;
-    at.second_page()[0] = kUpperOne;
-    const Stalled done = stalled_ioctl(owner(), at, [&] {
-        ::mmap(at.second_page(), kPage, kRw, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    expect_zero_gets_through([](char* second_page) {
+        ::mmap(second_page, kPage, kRw, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     });
-    EXPECT_TRUE(done.hit);
-    EXPECT_EQ(0, done.result);
-    EXPECT_FALSE(nonblocking(owner()));
 }
 
 TEST_F(WeakGuardTest, FileCutOffAndGrownAgainGetsThrough) {

@@ -126,6 +126,16 @@ class GuardRestrictTest : public GuardTest {
                   }));
     }
 
+    /// The same, of giving up `lose` of the window of this number.
+    void expect_lost_of(int number, int lose, const std::vector<std::string>& words) {
+        expect_lost(
+            [&](int) {
+                const postern_window one = window(number);
+                return postern_restrict_window(&grant_, &one, lose);
+            },
+            words);
+    }
+
     /// The one registered file's policy, as the kernel has it now.
     static postern_policy in_kernel() {
         const UniqueFd map(::bpf_obj_get((pins() + "/map_files").c_str()));
@@ -156,31 +166,15 @@ TEST_F(GuardRestrictTest, AllIoctls) {
 }
 
 TEST_F(GuardRestrictTest, WritingOfOneWindow) {
-    expect_lost(
-        [&](int) {
-            const postern_window one = window(kPageA);
-            return postern_restrict_window(&grant_, &one, POSTERN_WRITE);
-        },
-        {"mapAw", "putA"});
+    expect_lost_of(kPageA, POSTERN_WRITE, {"mapAw", "putA"});
 }
 
 TEST_F(GuardRestrictTest, AWayToOneWindow) {
-    expect_lost(
-        [&](int) {
-            const postern_window one = window(kPageA);
-            return postern_restrict_window(&grant_, &one, POSTERN_MMAP);
-        },
-        {"mapA", "mapAw"});
+    expect_lost_of(kPageA, POSTERN_MMAP, {"mapA", "mapAw"});
 }
 
 TEST_F(GuardRestrictTest, AllOfOneWindow) {
-    expect_lost(
-        [&](int) {
-            const postern_window one = window(kRegisters);
-            return postern_restrict_window(&grant_, &one,
-                                           POSTERN_READ | POSTERN_WRITE | POSTERN_MMAP | POSTERN_PREAD);
-        },
-        {"get7", "put7"});
+    expect_lost_of(kRegisters, POSTERN_READ | POSTERN_WRITE | POSTERN_MMAP | POSTERN_PREAD, {"get7", "put7"});
 }
 
 TEST_F(GuardRestrictTest, AllWriting) {

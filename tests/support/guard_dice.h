@@ -15,33 +15,24 @@ class Dice {
     uint64_t below(uint64_t limit) { return random_() % limit; }
     bool one_in(uint64_t n) { return below(n) == 0; }
     uint64_t place() {
-        switch (below(8)) {
-            case 0:
-                return random_();
-            case 1:
-                return 0 - below(0x3000);
-            case 2:
-                return below(0x20) * 0x1000 + (1ULL << 63);
-            case 3:
-                return below(0x20000);
-            default:
-                return below(0x20) * 0x1000;
-        }
+        const uint64_t side = below(8);
+        if (side < kExtremes) return extreme(side);
+        if (side == 2) return below(0x20) * 0x1000 + (1ULL << 63);
+        if (side == 3) return below(0x20000);
+        return below(0x20) * 0x1000;
     }
     uint64_t length() {
-        switch (below(8)) {
-            case 0:
-                return random_();
-            case 1:
-                return 0 - below(0x3000);
-            case 2:
-                return below(0x8000);
-            default:
-                return (1 + below(4)) * 0x1000;
-        }
+        const uint64_t side = below(8);
+        if (side < kExtremes) return extreme(side);
+        if (side == 2) return below(0x8000);
+        return (1 + below(4)) * 0x1000;
     }
 
   private:
+    static constexpr uint64_t kExtremes = 2;
+    /// Any number, or one from which a few pages more begin at 0 again.
+    uint64_t extreme(uint64_t side) { return side == 0 ? random_() : 0 - below(0x3000); }
+
     std::mt19937_64 random_;
 };
 
