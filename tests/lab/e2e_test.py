@@ -190,7 +190,7 @@ class Machine(Lab):
         self.assertEqual(before, left_behind())
 
 
-class Clients(Lab):
+class Tidy(Lab):
     def setUp(self):
         super().setUp()
         self.before = left_behind()
@@ -198,6 +198,8 @@ class Clients(Lab):
     def tearDown(self):
         self.assertEqual(self.before, left_behind())
 
+
+class Clients(Tidy):
     def test_polling(self):
         result = on_blk("--slice", 1, "--", CLIENT, "--reads", 5000, "--json")
         self.assertRan(result)
@@ -397,14 +399,7 @@ class NoRoundTrips(Lab):
         self.assertEqual(process.wait(60), 0)
 
 
-class BadInput(Lab):
-    def setUp(self):
-        super().setUp()
-        self.before = left_behind()
-
-    def tearDown(self):
-        self.assertEqual(self.before, left_behind())
-
+class BadInput(Tidy):
     def refused_with(self, change, *says):
         self.assertRefused(on_blk("--", CLIENT, profile=self.write_profile(change)), *says)
 

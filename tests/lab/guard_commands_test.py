@@ -198,15 +198,11 @@ def status():
     return json.loads(result.stdout)
 
 
-class Commands(e2e.Lab):
-    def setUp(self):
-        super().setUp()
-        self.before = e2e.left_behind()
-
+class Commands(e2e.Tidy):
     def tearDown(self):
         # What a test started ends in its clean-ups, which run before this is looked at.
         self.doCleanups()
-        self.assertEqual(self.before, e2e.left_behind())
+        super().tearDown()
 
 
 class Watching(Commands):
