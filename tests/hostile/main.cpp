@@ -40,7 +40,7 @@ int run(int argc, char** argv) {
     if (!target) return complain(target.error());
     target->outside = options->outside;
 
-    const std::vector<Finding> findings = run_probes(*probes, *target, options->limit);
+    const std::vector<Finding> findings = run_probes(*probes, *target, options->limit, options->pause);
     const bool colour = isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr;
     show(options->json ? as_json(findings, *target) : as_table(findings, *target, colour));
     for (const Finding& finding : findings) {

@@ -11,7 +11,7 @@ namespace postern::hostile {
 const char kUsage[] =
     "usage: hostile-client [--expect refused|allowed] [--only PROBE]… [--group GROUP]… [--skip-group "
     "GROUP]…\n"
-    "                      [--timeout SECONDS] [--json] [--list]\n"
+    "                      [--timeout SECONDS] [--pause MILLISECONDS] [--json] [--list]\n"
     "\n"
     "Tries every way out of a postern sandbox and around its guard, with the grant that it was started "
     "with:\n"
@@ -23,18 +23,20 @@ const char kUsage[] =
     "  --group GROUP         the probes of this group; may be repeated\n"
     "  --skip-group GROUP    not these; \"sandbox\" and \"guard\" name all groups of the kind\n"
     "  --timeout SECONDS     for one attempt, 10 if not given\n"
+    "  --pause MILLISECONDS  before each attempt: the guard tells only so many refusals a second\n"
     "  --json                the findings as JSON\n"
     "  --list                names and groups of all probes; needs no grant\n";
 
 namespace {
 
-enum : int { kExpect = 256, kOnly, kGroup, kSkipGroup, kTimeout, kJson, kList, kHelp };
+enum : int { kExpect = 256, kOnly, kGroup, kSkipGroup, kTimeout, kPause, kJson, kList, kHelp };
 
 constexpr option kOptions[] = {{"expect", required_argument, nullptr, kExpect},
                                {"only", required_argument, nullptr, kOnly},
                                {"group", required_argument, nullptr, kGroup},
                                {"skip-group", required_argument, nullptr, kSkipGroup},
                                {"timeout", required_argument, nullptr, kTimeout},
+                               {"pause", required_argument, nullptr, kPause},
                                {"json", no_argument, nullptr, kJson},
                                {"list", no_argument, nullptr, kList},
                                {"help", no_argument, nullptr, kHelp},
@@ -42,6 +44,14 @@ constexpr option kOptions[] = {{"expect", required_argument, nullptr, kExpect},
 
 bool matches(const std::set<std::string>& groups, const std::string& group) {
     return groups.contains(group) || groups.contains(is_sandbox_group(group) ? "sandbox" : "guard");
+}
+
+Result<long> number_of(const char* flag, const std::string& value, const char* unit, long most) {
+    char* end = nullptr;
+    const long number = std::strtol(value.c_str(), &end, 10);
+    if (value.empty() || *end != '\0' || number < 1 || number > most)
+        return fail("{} takes 1 to {} {}, not {}", flag, most, unit, value);
+    return number;
 }
 
 Status check_groups(const Probes& probes, const std::set<std::string>& groups) {
@@ -78,11 +88,13 @@ Result<Options> parse_options(int argc, char** argv) {
                 options.skip_groups.insert(value);
                 break;
             case kTimeout: {
-                char* end = nullptr;
-                const long seconds = std::strtol(value.c_str(), &end, 10);
-                if (*end != '\0' || seconds < 1 || seconds > 3600)
-                    return fail("--timeout takes 1 to 3600 seconds, not {}", value);
+                POSTERN_ASSIGN(const long seconds, number_of("--timeout", value, "seconds", 3600));
                 options.limit = std::chrono::seconds(seconds);
+                break;
+            }
+            case kPause: {
+                POSTERN_ASSIGN(const long milliseconds, number_of("--pause", value, "milliseconds", 60'000));
+                options.pause = std::chrono::milliseconds(milliseconds);
                 break;
             }
             case kJson:

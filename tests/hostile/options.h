@@ -19,6 +19,7 @@ struct Options {
     std::set<std::string> groups;       ///< empty: all
     std::set<std::string> skip_groups;  ///< "sandbox" and "guard" stand for all groups of the kind
     std::chrono::seconds limit{10};     ///< for one attempt
+    std::chrono::milliseconds pause{};  ///< before each
 };
 
 [[nodiscard]] Result<Options> parse_options(int argc, char** argv);

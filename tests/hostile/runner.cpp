@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstring>
 #include <ctime>
+#include <thread>
 
 namespace postern::hostile {
 namespace {
@@ -133,7 +134,8 @@ bool is_expected(const Finding& finding, const Target& target) {
     return false;
 }
 
-std::vector<Finding> run_probes(const Probes& probes, const Target& target, std::chrono::seconds limit) {
+std::vector<Finding> run_probes(const Probes& probes, const Target& target, std::chrono::seconds limit,
+                                std::chrono::milliseconds pause) {
     std::vector<Finding> findings(probes.size());
     for (const bool destructive : {false, true}) {
         for (size_t i = 0; i < probes.size(); ++i) {
@@ -147,6 +149,7 @@ std::vector<Finding> run_probes(const Probes& probes, const Target& target, std:
             } else if (!probe.ioctl.empty() && target.ruled(probe.ioctl)) {
                 finding.outcome.attempt = nothing("the profile grants it for some arguments");
             } else {
+                std::this_thread::sleep_for(pause);
                 finding.outcome = run_in_child(probe.attempt, target, limit);
             }
             finding.verdict = judge(probe, finding.outcome, target);

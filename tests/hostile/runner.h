@@ -53,9 +53,9 @@ struct Finding {
 /// Whether a finding is as it should be: refused inside, allowed (or inherent) outside, the control sound.
 [[nodiscard]] bool is_expected(const Finding& finding, const Target& target);
 
-/// Runs each probe and its control; destructive ones last. In the order of `probes`, which must outlive the
-/// result.
+/// Runs each probe, after a pause, and its control; destructive ones last. In the order of `probes`, which
+/// must outlive the result.
 [[nodiscard]] std::vector<Finding> run_probes(const Probes& probes, const Target& target,
-                                              std::chrono::seconds limit);
+                                              std::chrono::seconds limit, std::chrono::milliseconds pause);
 
 }  // namespace postern::hostile
