@@ -132,9 +132,9 @@ LaunchError explain_exec(const ChildReport& report, const ChildPlan& plan, const
         fmt::format("{}: found, but cannot be run: {}{}", path, errno_text(report.errnum), hint));
 }
 
-/// First line of a small file; empty if it cannot be read.
-std::string read_line(const char* path) {
-    const UniqueFd file(::open(path, O_RDONLY | O_CLOEXEC));
+/// First line of a small file in `folder`, or anywhere; empty if it cannot be read.
+std::string read_line(const char* path, int folder = AT_FDCWD) {
+    const UniqueFd file(::openat(folder, path, O_RDONLY | O_CLOEXEC));
     char text[64] = {};
     const ssize_t got = file ? ::read(file.get(), text, sizeof text - 1) : 0;
     if (got <= 0) return "";
@@ -142,7 +142,20 @@ std::string read_line(const char* path) {
     return std::string(line.substr(0, line.find('\n')));
 }
 
-std::string clone_hint(int errnum, const Namespaces& namespaces, bool into_cgroup) {
+std::string cgroup_hint(int errnum, int cgroup_fd) {
+    const std::string type = read_line("cgroup.type", cgroup_fd);
+    if (errnum == EOPNOTSUPP && (type == "threaded" || type == "domain invalid")) {
+        return fmt::format(
+            "; the client's cgroup is \"{}\", because postern is in a threaded part of the hierarchy, where "
+            "cgroups hold threads but no process can be born (man 7 cgroups): start it from a cgroup whose "
+            "cgroup.type is \"domain\", below no threaded one (systemd-run --scope -p Delegate=yes)",
+            type);
+    }
+    return "; the launcher may not put the client into its cgroup: it needs to be delegated (systemd-run "
+           "--scope -p Delegate=yes)";
+}
+
+std::string clone_hint(int errnum, const Namespaces& namespaces, int cgroup_fd) {
     if (errnum == EPERM && !namespaces.user) {
         return "; namespaces without a user namespace need CAP_SYS_ADMIN: run as root, or add \"user\" to "
                "the namespaces";
@@ -159,10 +172,8 @@ std::string clone_hint(int errnum, const Namespaces& namespaces, bool into_cgrou
         }
         return "; a limit on namespaces is reached (sysctl user.max_*_namespaces, or 32 levels of nesting)";
     }
-    if (into_cgroup && (errnum == EACCES || errnum == EBUSY || errnum == EOPNOTSUPP)) {
-        return "; the launcher may not put the client into its cgroup: it needs to be delegated (systemd-run "
-               "--scope -p Delegate=yes)";
-    }
+    if (cgroup_fd >= 0 && (errnum == EACCES || errnum == EBUSY || errnum == EOPNOTSUPP))
+        return cgroup_hint(errnum, cgroup_fd);
     if (errnum == EAGAIN) return "; the limit on processes is reached (ulimit -u, pids.max)";
     return "";
 }
@@ -178,10 +189,10 @@ LaunchError explain_report(const ChildReport& report, const ChildPlan& plan, con
                     report.call, errno_text(report.errnum), step_hint(report, plan)));
 }
 
-LaunchError explain_clone_error(int errnum, const Namespaces& namespaces, bool into_cgroup) {
+LaunchError explain_clone_error(int errnum, const Namespaces& namespaces, int cgroup_fd) {
     return launch_error(125, errnum,
                         fmt::format("sandbox: making the namespaces: clone3: {}{}", errno_text(errnum),
-                                    clone_hint(errnum, namespaces, into_cgroup)));
+                                    clone_hint(errnum, namespaces, cgroup_fd)));
 }
 
 }  // namespace postern

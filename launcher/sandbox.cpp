@@ -403,8 +403,7 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     if (pid == 0) run_child(plan);
     const int clone_errnum = errno;
     sys::set_signal_mask(old_mask, nullptr);
-    if (pid < 0)
-        return tl::unexpected(explain_clone_error(clone_errnum, spec.namespaces, spec.cgroup_fd >= 0));
+    if (pid < 0) return tl::unexpected(explain_clone_error(clone_errnum, spec.namespaces, spec.cgroup_fd));
     // From here on every way out kills the child and waits for it: ~RunningClient.
     client.init_pid_ = static_cast<pid_t>(pid);
     client.pidfd_.reset(pidfd);

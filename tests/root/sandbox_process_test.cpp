@@ -14,9 +14,11 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <fstream>
 #include <random>
 #include <thread>
 
+#include "broker-core/scope_guard.h"
 #include "launcher/cgroup.h"
 #include "tests/root/sandbox_fixture.h"
 
@@ -438,6 +440,26 @@ TEST_F(SandboxCgroup, NonsenseIsRefused) {
     ASSERT_TRUE(first);
     EXPECT_THAT(Cgroup::create("twice", {}).error().message, HasSubstr("File exists"));
     EXPECT_TRUE(std::filesystem::exists(first->path())) << "and the first is still there";
+}
+
+TEST_F(SandboxCgroup, AThreadedOneIsNamedAsTheReason) {
+    // What a launcher in a threaded cgroup would make: a cgroup below one, no domain of its own.
+    const auto parent = Cgroup::create("threaded", {});
+    ASSERT_TRUE(parent) << parent.error().message;
+    const std::string below = parent->path() + "/below";
+    ASSERT_EQ(::mkdir(below.c_str(), 0755), 0);
+    const ScopeGuard removed([&] { ::rmdir(below.c_str()); });
+    SandboxSpec spec = shell("exit 7");
+    const UniqueFd folder(::open(below.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    spec.cgroup_fd = folder.get();
+    EXPECT_EQ(run(spec).status, 7) << "the control: an ordinary one";
+    std::ofstream(parent->path() + "/cgroup.type") << "threaded" << std::flush;
+    ASSERT_EQ(read_text(parent->path() + "/cgroup.type"), "threaded\n");
+    ASSERT_EQ(read_text(below + "/cgroup.type"), "domain invalid\n");
+    const Outcome refused = run(spec);
+    EXPECT_EQ(refused.status, 125);
+    EXPECT_THAT(refused.error, HasSubstr("cgroup is \"domain invalid\""));
+    EXPECT_THAT(refused.error, HasSubstr("threaded part of the hierarchy"));
 }
 
 TEST_F(SandboxCgroup, WithoutAPidNamespaceItIsWhatIsKilled) {

@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/sandbox_spec.h"
 
+#include <fcntl.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "broker-core/unique_fd.h"
 #include "launcher/child.h"
 #include "launcher/launch_error.h"
 #include "launcher/sandbox.h"
@@ -16,6 +23,7 @@ namespace {
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(SandboxSpec, NamesGoBothWays) {
     const auto namespaces = namespaces_from_names({"pid", "user"});
@@ -83,8 +91,42 @@ TEST(LaunchErrors, SayWhatWhereWhyAndWhatToDo) {
         .step = ChildStep::Command, .errnum = ENOEXEC, .found = true, .is_script = true, .call = "execveat"};
     EXPECT_EQ(explain_report(report, plan, "tool").exit_status, 126);
     EXPECT_THAT(explain_report(report, plan, "tool").error.message, HasSubstr("bind its folder"));
-    EXPECT_THAT(explain_clone_error(EPERM, Namespaces{.user = false}, false).error.message,
+    EXPECT_THAT(explain_clone_error(EPERM, Namespaces{.user = false}, -1).error.message,
                 HasSubstr("CAP_SYS_ADMIN"));
+}
+
+/// A folder with a file `cgroup.type`, as the fd of a cgroup.
+class FolderOfType {
+  public:
+    explicit FolderOfType(const std::string& type) {
+        EXPECT_NE(::mkdtemp(path_.data()), nullptr);
+        std::ofstream(path_ + "/cgroup.type") << type << '\n';
+        folder_.reset(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    }
+    FolderOfType(const FolderOfType&) = delete;
+    FolderOfType& operator=(const FolderOfType&) = delete;
+    ~FolderOfType() { std::filesystem::remove_all(path_); }
+    [[nodiscard]] int fd() const { return folder_.get(); }
+
+  private:
+    std::string path_ = ::testing::TempDir() + "/cgroup-type-XXXXXX";
+    UniqueFd folder_;
+};
+
+TEST(LaunchErrors, AThreadedCgroupIsNotBlamedOnDelegation) {
+    const auto hint = [](int errnum, int cgroup) {
+        return explain_clone_error(errnum, Namespaces{}, cgroup).error.message;
+    };
+    for (const char* type : {"threaded", "domain invalid"}) {
+        const FolderOfType threaded(type);
+        EXPECT_THAT(hint(EOPNOTSUPP, threaded.fd()), HasSubstr(fmt::format("cgroup is \"{}\"", type)));
+        EXPECT_THAT(hint(EOPNOTSUPP, threaded.fd()), Not(HasSubstr("needs to be delegated")));
+        EXPECT_THAT(hint(EACCES, threaded.fd()), HasSubstr("needs to be delegated"));
+    }
+    const FolderOfType domain("domain");
+    EXPECT_THAT(hint(EOPNOTSUPP, domain.fd()), HasSubstr("needs to be delegated"));
+    EXPECT_THAT(hint(EBUSY, domain.fd()), HasSubstr("needs to be delegated"));
+    EXPECT_THAT(hint(EBUSY, -1), Not(HasSubstr("cgroup")));
 }
 
 TEST(StartSandbox, RefusesANonsensicalSpecBeforeAnything) {
