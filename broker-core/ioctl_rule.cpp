@@ -2,6 +2,7 @@
 #include "broker-core/ioctl_rule.h"
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 
 namespace postern {
@@ -160,6 +161,11 @@ bool is_one_value(const ValueRange& range) {
     return range.first.base == range.last.base && range.first.stride == range.last.stride;
 }
 
+std::string in_words(const ValueRange& range) {
+    if (is_one_value(range)) return value_in_words(range.first);
+    return fmt::format("{} to {}", value_in_words(range.first), value_in_words(range.last));
+}
+
 }  // namespace
 
 IoctlRule read_ioctl(const Json& value, const std::string& path, JsonReading& reading,
@@ -215,6 +221,24 @@ IoctlRule read_ioctl(const Json& value, const std::string& path, JsonReading& re
 
 namespace {
 
+/// The smallest number not below `least` in which no bit outside of `mask` is set.
+std::optional<uint64_t> smallest_within(uint64_t mask, uint64_t least) {
+    const uint64_t outside = least & ~mask;
+    if (outside == 0) return least;
+    // Bits from the highest one outside downwards are given up for the lowest bit above that is still free.
+    for (auto bit = static_cast<unsigned>(std::bit_width(outside)); bit < 64; ++bit) {
+        const uint64_t one = 1ULL << bit;
+        if ((mask & one) != 0 && (least & one) == 0) return (least & ~(one - 1)) | one;
+    }
+    return std::nullopt;
+}
+
+/// Whether value & mask can be in [first, last].
+bool can_match(uint64_t mask, uint64_t first, uint64_t last) {
+    const auto smallest = smallest_within(mask, first);
+    return smallest && *smallest <= last;
+}
+
 /// Values of the last slice are the largest, if none of them wraps on the way there.
 Status check_range(const ValueRange& range, const FieldRule& field, unsigned slices) {
     for (const Stepped& value : {range.first, range.last}) {
@@ -230,6 +254,13 @@ Status check_range(const ValueRange& range, const FieldRule& field, unsigned sli
         if (range.first.at(slice) > range.last.at(slice)) {
             return fail("\"min\" {:#x} of slice {} is above its \"max\" {:#x}", range.first.at(slice), slice,
                         range.last.at(slice));
+        }
+        const uint64_t mask = field.mask.value_or(~0ULL);
+        if (!can_match(mask, range.first.at(slice), range.last.at(slice))) {
+            return fail(
+                "no value & \"mask\" {:#x} is {} (slice {}), so that no call would ever fit; the mask has to "
+                "have the bits of what it is compared with",
+                mask, in_words(range), slice);
         }
     }
     return {};
@@ -297,11 +328,7 @@ std::string in_words(const IoctlRule& rule) {
         const std::string name =
             field.mask ? fmt::format("({} & {:#x})", field.field, *field.mask) : field.field;
         std::vector<std::string> values;
-        for (const ValueRange& range : field.ranges) {
-            values.push_back(is_one_value(range) ? value_in_words(range.first)
-                                                 : fmt::format("{} to {}", value_in_words(range.first),
-                                                               value_in_words(range.last)));
-        }
+        for (const ValueRange& range : field.ranges) values.push_back(in_words(range));
         words.push_back(fmt::format("{} is {}", name, fmt::join(values, " or ")));
     }
     return fmt::format("{}", fmt::join(words, ", "));

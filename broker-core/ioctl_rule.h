@@ -42,8 +42,9 @@ struct IoctlRule {
 [[nodiscard]] IoctlRule read_ioctl(const Json& value, const std::string& path, JsonReading& reading,
                                    std::optional<IoctlFile> file);
 
-/// What can be said of the rules of all ioctls together without hardware: values that do not fit their field
-/// in some slice, more tests than the guard holds.
+/// What can be said of the rules of all ioctls together without hardware:
+/// values that do not fit their field in some slice, rules that no call can fit, an ioctl that would get
+/// around the rules, more tests than the guard holds.
 [[nodiscard]] Status check_ioctls(const std::vector<IoctlRule>& ioctls, unsigned slices);
 
 /// As the guard takes it, with the values of one slice.

@@ -124,6 +124,43 @@ TEST(ArgumentRules, TakeTheDangerOutOfAnIoctl) {
     EXPECT_EQ(weak(R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "index", "equals": 2}]})"), 0U);
 }
 
+/// The controls of args_value_outside_mask and the like: as close to a rule that nothing fits as can be.
+TEST(ArgumentRules, MasksThatLeaveSomethingToFit) {
+    const auto first_range = [](const std::string& test, unsigned slice = 0) {
+        return guard_ioctl("VFIO_DEVICE_SET_IRQS", R"([{"field": "flags", )" + test + "}]", slice)
+            .alternatives.at(0)
+            .at(0)
+            .ranges.at(0);
+    };
+    using Range = std::pair<uint64_t, uint64_t>;
+    EXPECT_EQ(first_range(R"("mask": "0xf1", "equals": "0x21")"), Range(0x21, 0x21));
+    EXPECT_EQ(first_range(R"("mask": 3, "in": [1, 2])"), Range(1, 1));
+    EXPECT_EQ(first_range(R"("mask": 0, "equals": 0)"), Range(0, 0));
+    EXPECT_EQ(first_range(R"("mask": 7, "min": 7)"), Range(7, 0xffffffff));
+    EXPECT_EQ(first_range(R"("mask": "0xf0", "min": "0x51", "max": "0x60")"), Range(0x51, 0x60));
+    EXPECT_EQ(first_range(R"("mask": "0x80000000", "min": "0x7fffffff")"), Range(0x7fffffff, 0xffffffff));
+    EXPECT_EQ(first_range(R"("mask": "0x80000000", "max": "0x7fffffff")"), Range(0, 0x7fffffff));
+    EXPECT_EQ(first_range(R"("mask": 7, "equals": {"base": 2, "stride": 1})", 3), Range(5, 5));
+}
+
+/// All masks and ranges of four bits, against trying all values.
+TEST(ArgumentRules, ThatNothingFitsAreExactlyThoseRefused) {
+    for (uint64_t mask = 0; mask < 16; ++mask) {
+        for (uint64_t first = 0; first < 16; ++first) {
+            for (uint64_t last = first; last < 16; ++last) {
+                bool fits = false;
+                for (uint64_t value = 0; value < 16; ++value)
+                    fits = fits || ((value & mask) >= first && (value & mask) <= last);
+                IoctlRule rule;
+                rule.name = "VFIO_DEVICE_SET_IRQS";
+                rule.args = {{.field = "flags", .mask = mask, .ranges = {{{first, 0}, {last, 0}}}}};
+                EXPECT_EQ(fits, check_ioctls({rule}, 1).has_value())
+                    << fmt::format("{:#x} {:#x} to {:#x}", mask, first, last);
+            }
+        }
+    }
+}
+
 TEST(Profile, DefaultsAreEverythingOff) {
     const auto profile = read(R"({"postern": 1})");
     ASSERT_TRUE(profile);
@@ -221,6 +258,24 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"args_upside_down", "/device/ioctls/0",
                 R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "start", "min": 2, "max": 1}]})",
                 "\"min\" 0x2 is above \"max\" 0x1"},
+        BadCase{"args_value_outside_mask", "/device/ioctls/0",
+                R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "count", "min": 1},
+                    {"field": "flags", "mask": "0xf0", "equals": "0x21"}]})",
+                "device.ioctls[0].args[1]: no value & \"mask\" 0xf0 is 0x21 (slice 0), so that no call"},
+        BadCase{"args_one_of_in_outside_mask", "/device/ioctls/0",
+                R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "flags", "mask": 1, "in": [1, 2]}]})",
+                "device.ioctls[0].args[0]: no value & \"mask\" 0x1 is 0x2 (slice 0)"},
+        BadCase{"args_min_above_mask", "/device/ioctls/0",
+                R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "flags", "mask": 7, "min": 8}]})",
+                "device.ioctls[0].args[0]: no value & \"mask\" 0x7 is 0x8 to 0xffffffff (slice 0)"},
+        BadCase{
+            "args_range_between_what_mask_leaves", "/device/ioctls/0",
+            R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "flags", "mask": "0xf0", "min": "0x51", "max": "0x5f"}]})",
+            "no value & \"mask\" 0xf0 is 0x51 to 0x5f (slice 0)"},
+        BadCase{
+            "args_outside_mask_in_a_slice", "/device/ioctls/0",
+            R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "start", "mask": 3, "equals": {"base": 2, "stride": 1}}]})",
+            "device.ioctls[0].args[0]: no value & \"mask\" 0x3 is 0x2 + slice × 0x1 (slice 2)"},
         BadCase{"args_unknown_name", "/device/ioctls/0",
                 R"({"name": "VFIO_DEVICE_FEATURE", "args": [{"field": "direction", "equals": "put"}]})",
                 "is no value of direction; known are get, set, probe, probe-get, probe-set"},
