@@ -5,6 +5,8 @@
 #include <bit>
 #include <charconv>
 
+#include "broker-core/iommufd_uapi.h"
+
 namespace postern {
 namespace {
 
@@ -266,6 +268,48 @@ Status check_range(const ValueRange& range, const FieldRule& field, unsigned sli
     return {};
 }
 
+/// Whether a value in which `bit` is set may pass. A range of values that reaches so far counts as one.
+bool lets_through(const FieldRule& rule, uint64_t bit, unsigned slices) {
+    if ((rule.mask.value_or(~0ULL) & bit) == 0) return true;
+    for (const ValueRange& range : rule.ranges) {
+        for (unsigned slice = 0; slice < slices; ++slice) {
+            const uint64_t last = range.last.at(slice);
+            const bool without = is_one_value(range) ? (last & bit) == 0 : last < bit;
+            if (!without) return true;
+        }
+    }
+    return false;
+}
+
+/// The one way to a block that seals do not close: iommufd pins a memfd's pages for the device without
+/// looking at its seals (iopt_alloc_file_pages() in drivers/iommu/iommufd). Mapped by address
+/// (VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP) they could only be read, as the mapping of a block is not writable;
+/// pinned before sealing they keep the seal away.
+bool makes_device_write_blocks(const IoctlRule& rule, unsigned slices) {
+    constexpr uint32_t kIoasMapFile = uapi::iommufd_io(15);
+    constexpr uint64_t kWriteable = 2;  // IOMMU_IOAS_MAP_WRITEABLE; IOMMU_IOAS_COPY cannot add it
+    if (rule.number != kIoasMapFile) return false;
+    return std::none_of(rule.args.begin(), rule.args.end(), [&](const FieldRule& each) {
+        return each.field == "flags" && !lets_through(each, kWriteable, slices);
+    });
+}
+
+Status check_blocks_stay_sealed(const std::vector<IoctlRule>& ioctls, unsigned slices) {
+    const auto ruled =
+        std::find_if(ioctls.begin(), ioctls.end(), [](const IoctlRule& each) { return !each.args.empty(); });
+    if (ruled == ioctls.end()) return {};
+    for (size_t i = 0; i < ioctls.size(); ++i) {
+        if (!makes_device_write_blocks(ioctls[i], slices)) continue;
+        return fail(
+            "ioctls[{}]: {} maps memfds for the device to write to, sealed ones as well, so that the rules "
+            "on "
+            "{} could be deceived; add {{ \"field\": \"flags\", \"mask\": \"0x5\" }} to its \"args\", or "
+            "leave it or all \"args\" out",
+            i, ioctls[i].name, ruled->name);
+    }
+    return {};
+}
+
 }  // namespace
 
 Status check_ioctls(const std::vector<IoctlRule>& ioctls, unsigned slices) {
@@ -279,7 +323,7 @@ Status check_ioctls(const std::vector<IoctlRule>& ioctls, unsigned slices) {
             }
         }
     }
-    if (tests <= POSTERN_MAX_RULES) return {};
+    if (tests <= POSTERN_MAX_RULES) return check_blocks_stay_sealed(ioctls, slices);
     return fail("ioctls: {} tests of arguments (each value of \"in\" is one); the guard holds {}", tests,
                 POSTERN_MAX_RULES);
 }

@@ -42,7 +42,7 @@ struct IoctlRule {
 [[nodiscard]] IoctlRule read_ioctl(const Json& value, const std::string& path, JsonReading& reading,
                                    std::optional<IoctlFile> file);
 
-/// What can be said of the rules of all ioctls together without hardware:
+/// What can be said of the rules of all ioctls together, of whatever files one client gets, without hardware:
 /// values that do not fit their field in some slice, rules that no call can fit, an ioctl that would get
 /// around the rules, more tests than the guard holds.
 [[nodiscard]] Status check_ioctls(const std::vector<IoctlRule>& ioctls, unsigned slices);

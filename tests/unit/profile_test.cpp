@@ -161,6 +161,57 @@ TEST(ArgumentRules, ThatNothingFitsAreExactlyThoseRefused) {
     }
 }
 
+/// Ioctls of files of no known sort and of iommufd, checked together as those of one client.
+std::string error_of_ioctls(const std::vector<std::string>& texts) {
+    std::vector<IoctlRule> ioctls;
+    for (const std::string& text : texts) {
+        const auto document = parse_json(text);
+        EXPECT_TRUE(document) << text;
+        JsonReading reading;
+        ioctls.push_back(read_ioctl(*document, "ioctls", reading, std::nullopt));
+        EXPECT_FALSE(reading.error) << text << reading.error->message;
+    }
+    const Status checked = check_ioctls(ioctls, 4);
+    return checked ? "no error" : checked.error().message;
+}
+
+TEST(ArgumentRules, AreNotBesideAWayForTheDeviceToWriteTheirBlocks) {
+    const std::string rule =
+        R"({"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "index", "equals": "msix"}]})";
+    const auto map_file = [](const std::string& args) {
+        return R"({"name": "IOMMU_IOAS_MAP_FILE", "args": [)" + args + "]}";
+    };
+    const std::string read_only = map_file(R"({"field": "flags", "mask": "0x5"})");
+    for (const std::string& refused :
+         {std::string(R"("IOMMU_IOAS_MAP_FILE")"), std::string(R"("0x3b8f")"), map_file(""),
+          map_file(R"({"field": "iova", "equals": 4096})"), map_file(R"({"field": "flags", "mask": "0x7"})"),
+          map_file(R"({"field": "flags", "in": [5, 7]})"), map_file(R"({"field": "flags", "max": 4})"),
+          map_file(R"({"field": "flags", "mask": "0x1", "equals": 1})"),
+          map_file(R"({"field": "flags", "equals": {"base": 0, "stride": 1}})")}) {
+        EXPECT_THAT(error_of_ioctls({rule, refused}), HasSubstr("ioctls[1]: ")) << refused;
+        EXPECT_THAT(
+            error_of_ioctls({rule, refused}),
+            HasSubstr("maps memfds for the device to write to, sealed ones as well, so that the rules "
+                      "on VFIO_DEVICE_SET_IRQS"))
+            << refused;
+        // An alternative that is harmless does not make the other one so.
+        EXPECT_THAT(error_of_ioctls({read_only, refused}), HasSubstr("ioctls[1]: ")) << refused;
+    }
+    // A rule on the ioctl itself that leaves writing open could be deceived by what it maps.
+    EXPECT_THAT(error_of_ioctls({map_file(R"({"field": "iova", "equals": 4096})")}),
+                HasSubstr("ioctls[0]: "));
+    for (const std::string& harmless :
+         {read_only, map_file(R"({"field": "flags", "equals": 5})"),
+          map_file(R"({"field": "flags", "in": [4, 5]})"),
+          map_file(R"({"field": "iova", "max": 4096}, {"field": "flags", "max": 1})"),
+          map_file(R"({"field": "flags", "mask": "0x2", "equals": 0})"),
+          std::string(R"({"name": "IOMMU_IOAS_MAP", "args": [{"field": "flags", "equals": 7}]})"),
+          std::string(R"("VFIO_IOMMU_MAP_DMA")"), std::string(R"("0x3b90")")}) {
+        EXPECT_EQ(error_of_ioctls({rule, harmless}), "no error") << harmless;
+    }
+    EXPECT_EQ(error_of_ioctls({R"("IOMMU_IOAS_MAP_FILE")", R"("VFIO_DEVICE_SET_IRQS")"}), "no error");
+}
+
 TEST(Profile, DefaultsAreEverythingOff) {
     const auto profile = read(R"({"postern": 1})");
     ASSERT_TRUE(profile);
