@@ -6,6 +6,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 
 #include "broker-core/file.h"
@@ -56,6 +57,12 @@ Status guard_supported(const std::string& bpffs) {
         return fail("the guard: {} is not a bpffs; mount -t bpf bpf {}", bpffs, bpffs);
     }
     return {};
+}
+
+bool has_mseal() {
+    constexpr long kMseal = 462;
+    // An unaligned address is EINVAL where the call exists.
+    return ::syscall(kMseal, 1UL, 0UL, 0UL) == -1 && errno != ENOSYS;
 }
 
 }  // namespace postern

@@ -13,4 +13,8 @@ inline constexpr const char* kBpffs = "/sys/fs/bpf";
 /// first thing that is missing and how to mend it.
 [[nodiscard]] Status guard_supported(const std::string& bpffs = kBpffs);
 
+/// Whether the kernel has mseal(2) (Linux 6.10), without which the guard can rule no arguments. Whether it
+/// can with it, Guard::can_rule_arguments() knows.
+[[nodiscard]] bool has_mseal();
+
 }  // namespace postern

@@ -294,23 +294,29 @@ bool makes_device_write_blocks(const IoctlRule& rule, unsigned slices) {
     });
 }
 
-Status check_blocks_stay_sealed(const std::vector<IoctlRule>& ioctls, unsigned slices) {
-    const auto ruled =
-        std::find_if(ioctls.begin(), ioctls.end(), [](const IoctlRule& each) { return !each.args.empty(); });
-    if (ruled == ioctls.end()) return {};
-    for (size_t i = 0; i < ioctls.size(); ++i) {
-        if (!makes_device_write_blocks(ioctls[i], slices)) continue;
-        return fail(
-            "ioctls[{}]: {} maps memfds for the device to write to, sealed ones as well, so that the rules "
-            "on "
-            "{} could be deceived; add {{ \"field\": \"flags\", \"mask\": \"0x5\" }} to its \"args\", or "
-            "leave it or all \"args\" out",
-            i, ioctls[i].name, ruled->name);
+}  // namespace
+
+Status check_blocks_stay_sealed(const std::vector<IoctlList>& lists, unsigned slices) {
+    const IoctlRule* ruled = nullptr;
+    for (const IoctlList& list : lists) {
+        for (const IoctlRule& each : *list.ioctls) {
+            if (!each.args.empty()) ruled = &each;
+        }
+    }
+    if (ruled == nullptr) return {};
+    for (const IoctlList& list : lists) {
+        for (size_t i = 0; i < list.ioctls->size(); ++i) {
+            const IoctlRule& each = (*list.ioctls)[i];
+            if (!makes_device_write_blocks(each, slices)) continue;
+            return fail(
+                "{}.ioctls[{}]: {} maps memfds for the device to write to, sealed ones as well, so that the "
+                "rules on {} could be deceived; add {{ \"field\": \"flags\", \"mask\": \"0x5\" }} to its "
+                "\"args\", or leave it or all \"args\" out",
+                list.path, i, each.name, ruled->name);
+        }
     }
     return {};
 }
-
-}  // namespace
 
 Status check_ioctls(const std::vector<IoctlRule>& ioctls, unsigned slices) {
     size_t tests = 0;
@@ -323,7 +329,7 @@ Status check_ioctls(const std::vector<IoctlRule>& ioctls, unsigned slices) {
             }
         }
     }
-    if (tests <= POSTERN_MAX_RULES) return check_blocks_stay_sealed(ioctls, slices);
+    if (tests <= POSTERN_MAX_RULES) return {};
     return fail("ioctls: {} tests of arguments (each value of \"in\" is one); the guard holds {}", tests,
                 POSTERN_MAX_RULES);
 }

@@ -42,10 +42,17 @@ struct IoctlRule {
 [[nodiscard]] IoctlRule read_ioctl(const Json& value, const std::string& path, JsonReading& reading,
                                    std::optional<IoctlFile> file);
 
-/// What can be said of the rules of all ioctls together, of whatever files one client gets, without hardware:
-/// values that do not fit their field in some slice, rules that no call can fit, an ioctl that would get
-/// around the rules, more tests than the guard holds.
+/// What can be said of the rules of one file's ioctls together without hardware: values that do not fit their
+/// field in some slice, rules that no call can fit, more tests than the guard holds.
 [[nodiscard]] Status check_ioctls(const std::vector<IoctlRule>& ioctls, unsigned slices);
+
+/// The ioctls of one file, and what a profile calls it.
+struct IoctlList {
+    std::string path;
+    const std::vector<IoctlRule>* ioctls;
+};
+/// Of all files that one client gets: that none of their ioctls is a way around the rules on another.
+[[nodiscard]] Status check_blocks_stay_sealed(const std::vector<IoctlList>& lists, unsigned slices);
 
 /// As the guard takes it, with the values of one slice.
 [[nodiscard]] GuardIoctl for_guard(const IoctlRule& rule, unsigned slice);

@@ -224,6 +224,8 @@ void add_weakenings(const T& file, const std::string& path, unsigned slices,
 }  // namespace
 
 Status check_profile(const Profile& profile) {
+    std::vector<IoctlList> lists;
+    if (profile.device) lists.push_back({"device", &profile.device->ioctls});
     for (size_t i = 0; i < profile.files.size(); ++i) {
         const std::string path = where("files", i);
         POSTERN_TRY(check_policy(profile.files[i], path, profile.slices));
@@ -234,6 +236,9 @@ Status check_profile(const Profile& profile) {
                 path, profile.slices);
         }
     }
+    for (size_t i = 0; i < profile.files.size(); ++i)
+        lists.push_back({where("files", i), &profile.files[i].ioctls});
+    POSTERN_TRY(check_blocks_stay_sealed(lists, profile.slices));
     if (!profile.device) return {};
     POSTERN_TRY(check_policy(*profile.device, "device", profile.slices));
     POSTERN_TRY(check_dma(*profile.device, profile.slices));

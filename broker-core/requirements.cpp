@@ -4,7 +4,6 @@
 #include <linux/magic.h>
 #include <sched.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,6 +15,7 @@
 
 #include "broker-core/file.h"
 #include "broker-core/guard.h"
+#include "broker-core/guard_support.h"
 #include "broker-core/pci.h"
 
 namespace postern {
@@ -32,12 +32,6 @@ bool can_make_user_namespace() {
     if (pid == 0) ::_exit(::unshare(CLONE_NEWUSER) == 0 ? 0 : 1);
     int status = 0;
     return pid > 0 && ::waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
-/// mseal(2), Linux 6.10. An unaligned address is EINVAL where it exists, ENOSYS elsewhere.
-bool has_mseal() {
-    constexpr long kMseal = 462;
-    return ::syscall(kMseal, 1UL, 0UL, 0UL) == -1 && errno != ENOSYS;
 }
 
 bool has_kernel_symbol(const std::string& symbol) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "broker-core/guard_support.h"
 #include "broker-core/pci.h"
 #include "broker-core/plan.h"
 #include "launcher/exec_target.h"
@@ -26,20 +27,6 @@ Status check_device(const Profile& profile, const std::string& bdf) {
     return check_ownable(pci);
 }
 
-/// The first ioctl with rules on its argument, by its path in the profile; empty where there is none.
-std::string find_ruled(const Profile& profile) {
-    const auto first = [](const std::vector<IoctlRule>& ioctls, const std::string& path) -> std::string {
-        for (const IoctlRule& rule : ioctls) {
-            if (!rule.args.empty()) return fmt::format("{}.ioctls: {}", path, rule.name);
-        }
-        return {};
-    };
-    std::string found = profile.device ? first(profile.device->ioctls, "device") : "";
-    for (size_t i = 0; i < profile.files.size() && found.empty(); ++i)
-        found = first(profile.files[i].ioctls, fmt::format("files[{}]", i));
-    return found;
-}
-
 }  // namespace
 
 Result<LocalBroker> LocalBroker::open(const Profile& profile, const std::string& device, GrantedFiles files) {
@@ -50,6 +37,7 @@ Result<LocalBroker> LocalBroker::open(const Profile& profile, const std::string&
     } else if (::geteuid() != 0) {
         return fail("profile {}: files: loading their guard needs root; run postern with sudo", profile.name);
     }
+    POSTERN_TRY(check_rules_hold(profile, has_mseal()));
     const std::string context = bdf.empty() ? "profile " + profile.name : "device " + bdf;
     if (auto supported = guard_supported(); !supported) return propagate(std::move(supported), context);
     std::optional<DeviceSession> session;
@@ -62,9 +50,10 @@ Result<LocalBroker> LocalBroker::open(const Profile& profile, const std::string&
         if (session) (void)session->close();
         return propagate(std::move(guard), context);
     }
-    if (const std::string ruled = find_ruled(profile); !ruled.empty() && !guard->can_rule_arguments()) {
+    // Again: there may be an mseal(2) whose mark on a mapping the guard does not find.
+    if (auto rules = check_rules_hold(profile, guard->can_rule_arguments()); !rules) {
         if (session) (void)session->close();
-        return fail("profile {}: {}: {}", profile.name, ruled, kNoSealing);
+        return propagate(std::move(rules), context);
     }
     return LocalBroker(std::move(*guard), std::move(session), std::move(files), profile);
 }
@@ -132,6 +121,21 @@ Status LocalBroker::close() {
     cgroups_.clear();
     Status released = guard_.release();
     return closed ? released : closed;
+}
+
+Status check_rules_hold(const Profile& profile, bool can_be_enforced) {
+    const auto check = [&](const std::vector<IoctlRule>& ioctls, const std::string& path) -> Status {
+        for (const IoctlRule& each : ioctls) {
+            if (!each.args.empty())
+                return fail("profile {}: {}.ioctls: {}: {}", profile.name, path, each.name, kNoSealing);
+        }
+        return {};
+    };
+    if (can_be_enforced) return {};
+    if (profile.device) POSTERN_TRY(check(profile.device->ioctls, "device"));
+    for (size_t i = 0; i < profile.files.size(); ++i)
+        POSTERN_TRY(check(profile.files[i].ioctls, fmt::format("files[{}]", i)));
+    return {};
 }
 
 std::vector<std::pair<std::string, std::string>> cgroup_limits(const Profile& profile) {

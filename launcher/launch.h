@@ -69,6 +69,9 @@ class LocalBroker {
     Profile profile_;
 };
 
+/// Where rules on arguments cannot be enforced there is no launch: they are never left out.
+[[nodiscard]] Status check_rules_hold(const Profile& profile, bool can_be_enforced);
+
 /// The cgroup limits of a profile as Cgroup::create() takes them.
 [[nodiscard]] std::vector<std::pair<std::string, std::string>> cgroup_limits(const Profile& profile);
 

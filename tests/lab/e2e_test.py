@@ -571,6 +571,18 @@ print(json.dumps(answers))
             self.assertNotEqual(answers["other index"], errno.EPERM, "the driver's own answer: MSI-X is in use")
         self.assertEqual(before, left_behind())
 
+    def test_refused_before_the_device_is_touched(self):
+        group = os.path.basename(os.readlink(f"/sys/bus/pci/devices/{BLK}/iommu_group"))
+        ruled = self.write_profile(lambda p: p["device"]["ioctls"].append(
+            {"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "index", "equals": "msix"}]}))
+        # Whoever opens the device finds it busy. So does a profile without rules: the control, as is a kernel that can enforce them.
+        held = os.open(f"/dev/vfio/{group}", os.O_RDWR)
+        try:
+            self.assertRefused(on_blk("--", CLIENT), "busy")
+            self.assertRefused(on_blk("--", CLIENT, profile=ruled), "busy" if has_mseal() else "mseal(2)")
+        finally:
+            os.close(held)
+
 
 class Limits(Lab):
     """Controllers of cgroup v2, which a cgroup with processes in it cannot have for its children, but for the root."""

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "broker-core/profile_reader.h"
+#include "launcher/launch.h"
 
 namespace postern {
 namespace {
@@ -172,7 +173,14 @@ std::string error_of_ioctls(const std::vector<std::string>& texts) {
         EXPECT_FALSE(reading.error) << text << reading.error->message;
     }
     const Status checked = check_ioctls(ioctls, 4);
-    return checked ? "no error" : checked.error().message;
+    // Each as if it were another file's: what counts is that one client has them.
+    std::vector<std::vector<IoctlRule>> each;
+    for (const IoctlRule& rule : ioctls) each.push_back({rule});
+    std::vector<IoctlList> lists;
+    for (const auto& list : each) lists.push_back({"files[0]", &list});
+    const Status together = check_blocks_stay_sealed(lists, 4);
+    if (!checked) return checked.error().message;
+    return together ? "no error" : together.error().message;
 }
 
 TEST(ArgumentRules, AreNotBesideAWayForTheDeviceToWriteTheirBlocks) {
@@ -210,6 +218,26 @@ TEST(ArgumentRules, AreNotBesideAWayForTheDeviceToWriteTheirBlocks) {
         EXPECT_EQ(error_of_ioctls({rule, harmless}), "no error") << harmless;
     }
     EXPECT_EQ(error_of_ioctls({R"("IOMMU_IOAS_MAP_FILE")", R"("VFIO_DEVICE_SET_IRQS")"}), "no error");
+}
+
+TEST(ArgumentRules, AreRefusedWhereTheyCannotBeEnforced) {
+    auto ruled = read(
+        R"({"postern": 1, "device": {"ioctls": ["VFIO_DEVICE_RESET", {"name": "VFIO_DEVICE_SET_IRQS", "args": [{"field": "index", "equals": 2}]}]}})");
+    ASSERT_TRUE(ruled) << ruled.error().message;
+    ruled->name = "mine";
+    EXPECT_TRUE(check_rules_hold(*ruled, true));
+    const Status refused = check_rules_hold(*ruled, false);
+    ASSERT_FALSE(refused);
+    EXPECT_THAT(
+        refused.error().message,
+        HasSubstr(
+            "profile mine: device.ioctls: VFIO_DEVICE_SET_IRQS: rules on ioctl arguments need mseal(2)"));
+    for (const char* unruled :
+         {R"({"postern": 1})", R"({"postern": 1, "device": {"ioctls": ["VFIO_DEVICE_RESET"]}})"}) {
+        const auto profile = read(unruled);
+        ASSERT_TRUE(profile);
+        EXPECT_TRUE(check_rules_hold(*profile, false));
+    }
 }
 
 TEST(Profile, DefaultsAreEverythingOff) {
