@@ -300,7 +300,7 @@ Status check_blocks_stay_sealed(const std::vector<IoctlList>& lists, unsigned sl
     const IoctlRule* ruled = nullptr;
     for (const IoctlList& list : lists) {
         for (const IoctlRule& each : *list.ioctls) {
-            if (!each.args.empty()) ruled = &each;
+            if (ruled == nullptr && !each.args.empty()) ruled = &each;
         }
     }
     if (ruled == nullptr) return {};

@@ -224,8 +224,6 @@ void add_weakenings(const T& file, const std::string& path, unsigned slices,
 }  // namespace
 
 Status check_profile(const Profile& profile) {
-    std::vector<IoctlList> lists;
-    if (profile.device) lists.push_back({"device", &profile.device->ioctls});
     for (size_t i = 0; i < profile.files.size(); ++i) {
         const std::string path = where("files", i);
         POSTERN_TRY(check_policy(profile.files[i], path, profile.slices));
@@ -236,6 +234,8 @@ Status check_profile(const Profile& profile) {
                 path, profile.slices);
         }
     }
+    std::vector<IoctlList> lists;
+    if (profile.device) lists.push_back({"device", &profile.device->ioctls});
     for (size_t i = 0; i < profile.files.size(); ++i)
         lists.push_back({where("files", i), &profile.files[i].ioctls});
     POSTERN_TRY(check_blocks_stay_sealed(lists, profile.slices));

@@ -53,7 +53,7 @@ Result<LocalBroker> LocalBroker::open(const Profile& profile, const std::string&
     // Again: there may be an mseal(2) whose mark on a mapping the guard does not find.
     if (auto rules = check_rules_hold(profile, guard->can_rule_arguments()); !rules) {
         if (session) (void)session->close();
-        return propagate(std::move(rules), context);
+        return propagate(std::move(rules));
     }
     return LocalBroker(std::move(*guard), std::move(session), std::move(files), profile);
 }

@@ -177,7 +177,7 @@ std::string error_of_ioctls(const std::vector<std::string>& texts) {
     std::vector<std::vector<IoctlRule>> each;
     for (const IoctlRule& rule : ioctls) each.push_back({rule});
     std::vector<IoctlList> lists;
-    for (const auto& list : each) lists.push_back({"files[0]", &list});
+    for (const auto& list : each) lists.push_back({fmt::format("files[{}]", lists.size()), &list});
     const Status together = check_blocks_stay_sealed(lists, 4);
     if (!checked) return checked.error().message;
     return together ? "no error" : together.error().message;
@@ -196,18 +196,18 @@ TEST(ArgumentRules, AreNotBesideAWayForTheDeviceToWriteTheirBlocks) {
           map_file(R"({"field": "flags", "in": [5, 7]})"), map_file(R"({"field": "flags", "max": 4})"),
           map_file(R"({"field": "flags", "mask": "0x1", "equals": 1})"),
           map_file(R"({"field": "flags", "equals": {"base": 0, "stride": 1}})")}) {
-        EXPECT_THAT(error_of_ioctls({rule, refused}), HasSubstr("ioctls[1]: ")) << refused;
+        EXPECT_THAT(error_of_ioctls({rule, refused}), HasSubstr("files[1].ioctls[0]: ")) << refused;
         EXPECT_THAT(
             error_of_ioctls({rule, refused}),
             HasSubstr("maps memfds for the device to write to, sealed ones as well, so that the rules "
                       "on VFIO_DEVICE_SET_IRQS"))
             << refused;
         // An alternative that is harmless does not make the other one so.
-        EXPECT_THAT(error_of_ioctls({read_only, refused}), HasSubstr("ioctls[1]: ")) << refused;
+        EXPECT_THAT(error_of_ioctls({read_only, refused}), HasSubstr("files[1].ioctls[0]: ")) << refused;
     }
     // A rule on the ioctl itself that leaves writing open could be deceived by what it maps.
     EXPECT_THAT(error_of_ioctls({map_file(R"({"field": "iova", "equals": 4096})")}),
-                HasSubstr("ioctls[0]: "));
+                HasSubstr("files[0].ioctls[0]: "));
     for (const std::string& harmless :
          {read_only, map_file(R"({"field": "flags", "equals": 5})"),
           map_file(R"({"field": "flags", "in": [4, 5]})"),
@@ -500,6 +500,78 @@ TEST_F(ProfileFiles, AMissingNameSuggestsTheNearest) {
     ASSERT_FALSE(missing);
     EXPECT_THAT(missing.error().message, HasSubstr("did you mean virtio-blk-queue?"));
     EXPECT_TRUE(found);
+}
+
+/// What check_profile says of a profile of these files, or read_profile before it.
+std::string error_of_files(const std::string& files, unsigned slices = 1) {
+    const auto profile = read(fmt::format(R"({{"postern": 1, "slices": {}, "files": [{}]}})", slices, files));
+    if (!profile) return profile.error().message;
+    const Status checked = check_profile(*profile);
+    return checked ? "no error" : checked.error().message;
+}
+
+TEST(Files, AreReadAsDevicesAre) {
+    const auto profile = read(R"({"postern": 1, "files": [
+        {"name": "gpu", "path": "/dev/dri/renderD128", "access": "r", "forward": "never",
+         "ioctls": ["0xc0406400", {"name": "UDMABUF_CREATE", "args": [{"field": "size", "max": "2MiB"}]}]},
+        {"name": "pages", "fd": 7, "windows": [{"name": "w", "offset": "4KiB", "length": 8, "methods": ["pread"]}]},
+        {"name": "more", "fd": "pages"}]})");
+    ASSERT_TRUE(profile) << profile.error().message;
+    ASSERT_EQ(profile->files.size(), 3U);
+    const FileProfile& gpu = profile->files[0];
+    EXPECT_EQ(gpu.path, "/dev/dri/renderD128");
+    EXPECT_TRUE(gpu.access.read && !gpu.access.write);
+    EXPECT_EQ(gpu.forward, Forward::Never);
+    ASSERT_EQ(gpu.ioctls.size(), 2U);
+    EXPECT_EQ(gpu.ioctls[0].number, 0xc0406400U);
+    EXPECT_EQ(gpu.ioctls[1].args.size(), 1U);
+    EXPECT_EQ(profile->files[1].fd, "7");
+    EXPECT_TRUE(profile->files[1].windows[0].by_pread && !profile->files[1].windows[0].by_mmap);
+    EXPECT_EQ(profile->files[2].fd, "pages");
+    EXPECT_TRUE(check_profile(*profile));
+}
+
+TEST(Files, AreRefusedWithTheirPath) {
+    const std::string window = R"("windows": [{"name": "w", "offset": 0, "length": 4096}])";
+    const std::string good = R"({"name": "a", "path": "/dev/kvm", )" + window + "}";
+    EXPECT_EQ(error_of_files(good), "no error");
+    for (
+        const auto& [files, says] : std::initializer_list<std::pair<std::string, const char*>>{
+            {R"({"name": "a"})", "files[0]: needs one of \"path\""},
+            {R"({"name": "a", "path": "/dev/kvm", "fd": 3})", "files[0]: needs one of"},
+            {R"({"name": "a", "path": "kvm"})", "files[0].path: \"kvm\" is not an absolute path"},
+            {R"({"name": "a", "fd": 3, "access": "r"})", "files[0].access: is only for \"path\""},
+            {good + "," + good, "files[1].name: \"a\" stands twice"},
+            {R"({"name": "a", "fd": 3, "ioctls": ["KVM_GET_API_VERSIO"]})",
+             "did you mean KVM_GET_API_VERSION?"},
+            {R"({"name": "a", "fd": 3, "windows": [{"name": "w", "offset": 8, "length": 8}]})",
+             "files[0].windows[0]: offset 0x8 is not page aligned"},
+            {R"({"name": "a", "fd": 3, "windows": [{"name": "w", "offset": 0, "length": 8, "region": "bar0"}]})",
+             "files[0].windows[0].region"}}) {
+        EXPECT_THAT(error_of_files(files), HasSubstr(says)) << files;
+    }
+}
+
+TEST(Files, OfSeveralSlicesShareNothingUnsaid) {
+    const auto file = [](const std::string& source, const std::string& offset, const std::string& more) {
+        return R"({"name": "a", )" + source + R"(, "windows": [{"name": "w", "length": 4096, "offset": )" +
+               offset + more + "}]}";
+    };
+    const std::string path = R"("path": "/dev/mem")";
+    EXPECT_THAT(error_of_files(file(path, "0", ""), 2),
+                HasSubstr("files[0].windows[0]: in slice 1 the window \"w\" shares"));
+    EXPECT_EQ(error_of_files(file(path, "0", R"(, "shared_page": true)"), 2), "no error");
+    EXPECT_EQ(error_of_files(file(path, R"({"base": 0, "stride": 4096})", ""), 2), "no error");
+    EXPECT_THAT(error_of_files(file(R"("fd": 3)", R"({"base": 0, "stride": 4096})", ""), 2),
+                HasSubstr("files[0].fd: one open file has one policy"));
+}
+
+TEST(Files, WeakeningsAreNamed) {
+    const auto profile = read(R"({"postern": 1, "files": [
+        {"name": "a", "path": "/dev/mem", "forward": "anyone", "windows": [{"name": "w", "offset": 0, "length": 1, "access": "w"}]}]})");
+    ASSERT_TRUE(profile) << profile.error().message;
+    EXPECT_THAT(weakenings(*profile), testing::ElementsAre(HasSubstr("window \"w\" has access \"w\""),
+                                                           HasSubstr("files[0].forward is \"anyone\"")));
 }
 
 }  // namespace
