@@ -139,8 +139,8 @@ static __always_inline int postern_any_window_reads(const struct postern_policy*
  * ~0), or it is searched in vain. Without branches in its steps, and in bytes rather than entries, which
  * saves a shift a step.
  */
-static __always_inline const struct postern_ioctl* postern_find_ioctl(const struct postern_policy* policy,
-                                                                      __u32 cmd) {
+static __always_inline const struct postern_ioctl_entry* postern_find_ioctl(
+    const struct postern_policy* policy, __u32 cmd) {
     const char* entries = (const char*)policy->ioctls;
     __u64 at = 0;
 #if POSTERN_MAX_IOCTLS != 64
@@ -150,8 +150,9 @@ static __always_inline const struct postern_ioctl* postern_find_ioctl(const stru
  */
 #define POSTERN_SEARCH_STEP(step)                                                                           \
     do {                                                                                                    \
-        const struct postern_ioctl* last = (const struct postern_ioctl*)(entries + at) + ((step)-1);        \
-        at += postern_top_bit((__u64)last->cmd - cmd) * ((step) * sizeof(struct postern_ioctl));            \
+        const struct postern_ioctl_entry* last =                                                            \
+            (const struct postern_ioctl_entry*)(entries + at) + ((step)-1);                                 \
+        at += postern_top_bit((__u64)last->cmd - cmd) * ((step) * sizeof(struct postern_ioctl_entry));      \
         /* An addition, to Linux 6.1's verifier: of an "or", which a compiler makes of it, it knows no end. \
          */                                                                                                 \
         __asm__("" : "+r"(at));                                                                             \
@@ -166,7 +167,7 @@ static __always_inline const struct postern_ioctl* postern_find_ioctl(const stru
     POSTERN_SEARCH_STEP(2u);
     POSTERN_SEARCH_STEP(1u);
 #undef POSTERN_SEARCH_STEP
-    return (const struct postern_ioctl*)(entries + at);
+    return (const struct postern_ioctl_entry*)(entries + at);
 }
 
 /*
@@ -176,14 +177,14 @@ static __always_inline const struct postern_ioctl* postern_find_ioctl(const stru
  * Allowed only as far as `rules`, which is left NULL if there are none, allow it: postern_decide_block().
  */
 static __always_inline int postern_decide_ioctl(const struct postern_policy* policy, __u32 task, __u64 nr,
-                                                __u32 cmd, const struct postern_ioctl** rules) {
+                                                __u32 cmd, const struct postern_ioctl_entry** rules) {
     *rules = 0;
     if (policy->flags & POSTERN_POLICY_REVOKED) return POSTERN_DENY_REVOKED;
     if (task & ~(POSTERN_TASK_IO_URING | POSTERN_TASK_IN_SANDBOX)) {
         return task & POSTERN_TASK_COMPAT ? POSTERN_DENY_COMPAT : POSTERN_DENY_TASK;
     }
     if (nr != POSTERN_NR_IOCTL) return POSTERN_DENY_SYSCALL;
-    const struct postern_ioctl* listed = postern_find_ioctl(policy, cmd);
+    const struct postern_ioctl_entry* listed = postern_find_ioctl(policy, cmd);
     if (listed->cmd != cmd) return POSTERN_DENY_COMMAND;
     if (listed->flags == POSTERN_IOCTL_ALLOWED) return POSTERN_ALLOW;
     if (listed->flags != POSTERN_IOCTL_RULED) return POSTERN_DENY_COMMAND;
@@ -196,7 +197,7 @@ static __always_inline int postern_decide_ioctl(const struct postern_policy* pol
  * the kernel will read of it has to lie in them. Its rules are walked without branches, as the windows are.
  */
 static __always_inline int postern_decide_block(const struct postern_policy* policy,
-                                                const struct postern_ioctl* listed,
+                                                const struct postern_ioctl_entry* listed,
                                                 const struct postern_call* call) {
     const __u32 first = listed->first_rule;
     const __u32 n_rules = listed->n_rules;
@@ -380,7 +381,7 @@ static __always_inline int postern_decide(const struct postern_policy* policy,
     if (call->task & ~POSTERN_TASK_KNOWN) return POSTERN_DENY_TASK;
     switch (call->hook) {
         case POSTERN_HOOK_IOCTL: {
-            const struct postern_ioctl* rules = 0;
+            const struct postern_ioctl_entry* rules = 0;
             const int verdict = postern_decide_ioctl(policy, call->task, call->nr, call->cmd, &rules);
             return rules ? postern_decide_block(policy, rules, call) : verdict;
         }

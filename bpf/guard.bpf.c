@@ -342,7 +342,7 @@ static __always_inline int find_seals(struct postern_call* call) {
 
 /* An ioctl that needs more than its command: one with rules, a request to narrow, a refusal. */
 static __noinline int rule_rare_ioctl(unsigned long long* ctx, struct postern_policy* policy,
-                                      const struct postern_ioctl* rules, int verdict) {
+                                      const struct postern_ioctl_entry* rules, int verdict) {
     struct postern_call call = {
         .hook = POSTERN_HOOK_IOCTL, .cmd = ARG(ctx, __u32, 1), .arg = ARG(ctx, __u64, 2)};
 
@@ -377,7 +377,7 @@ static __noinline int rule_ioctl(unsigned long long* ctx) {
                                facts & POSTERN_TASK_COMPAT ? POSTERN_DENY_COMPAT : POSTERN_DENY_TASK);
     }
     const struct pt_regs* regs = (const struct pt_regs*)bpf_task_pt_regs(task);
-    const struct postern_ioctl* rules = NULL;
+    const struct postern_ioctl_entry* rules = NULL;
     const int verdict = postern_decide_ioctl(policy, 0, regs->orig_ax, ARG(ctx, __u32, 1), &rules);
     if (verdict == POSTERN_ALLOW && !rules) return 0;
     return rule_rare_ioctl(ctx, policy, rules, verdict);

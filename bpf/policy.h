@@ -55,14 +55,15 @@ struct postern_rule {
     __u32 pad;
 };
 
-/* postern_ioctl.size_at: the block is always block_size bytes long */
+/* postern_ioctl_entry.size_at: the block is always block_size bytes long */
 #define POSTERN_SIZE_FIXED 0xffffu
-/* postern_ioctl.flags: anything else allows nothing, such as 0 of an unused entry or a right given up */
+/* postern_ioctl_entry.flags: anything else allows nothing, such as 0 of an unused entry or a right given up
+ */
 #define POSTERN_IOCTL_ALLOWED 1u /* with any argument */
 #define POSTERN_IOCTL_RULED 2u   /* with an argument block that lies sealed and fits the rules */
 
 /* One ioctl that may be called. */
-struct postern_ioctl {
+struct postern_ioctl_entry {
     __u32 cmd;
     __u32 flags;
     __u16 first_rule;
@@ -127,8 +128,9 @@ struct postern_policy {
     __u32 flags;
     __u32 n_ioctls;
     __u32 n_windows;
-    __u32 file;                                      /* which of the grant's files it is */
-    struct postern_ioctl ioctls[POSTERN_MAX_IOCTLS]; /* n_ioctls by command, then unused ones with cmd ~0 */
+    __u32 file; /* which of the grant's files it is */
+    struct postern_ioctl_entry
+        ioctls[POSTERN_MAX_IOCTLS]; /* n_ioctls by command, then unused ones with cmd ~0 */
     struct postern_rule rules[POSTERN_MAX_RULES];
     struct postern_range windows[POSTERN_MAX_WINDOWS];
 };
@@ -255,7 +257,7 @@ struct postern_event {
 #define POSTERN_ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type)
 #endif
 POSTERN_ASSERT_SIZE(struct postern_rule, 32);
-POSTERN_ASSERT_SIZE(struct postern_ioctl, 16);
+POSTERN_ASSERT_SIZE(struct postern_ioctl_entry, 16);
 POSTERN_ASSERT_SIZE(struct postern_range, 32);
 POSTERN_ASSERT_SIZE(struct postern_policy, 3776);
 POSTERN_ASSERT_SIZE(struct postern_pending, 3816);

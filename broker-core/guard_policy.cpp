@@ -74,11 +74,11 @@ Status encode_ioctls(const FilePolicy& policy, postern_policy& encoded) {
     // The guard searches by halves.
     std::sort(merged.begin(), merged.end(),
               [](const GuardIoctl& a, const GuardIoctl& b) { return a.number < b.number; });
-    for (postern_ioctl& unused : encoded.ioctls) unused.cmd = ~0U;
+    for (postern_ioctl_entry& unused : encoded.ioctls) unused.cmd = ~0U;
 
     std::vector<postern_rule> rules;
     for (const GuardIoctl& each : merged) {
-        postern_ioctl& listed = encoded.ioctls[encoded.n_ioctls++];
+        postern_ioctl_entry& listed = encoded.ioctls[encoded.n_ioctls++];
         listed.cmd = each.number;
         listed.flags = POSTERN_IOCTL_ALLOWED;
         if (each.alternatives.empty()) continue;

@@ -43,9 +43,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     call.arg = reinterpret_cast<uint64_t>(block);
     call.sealed = sealed;
     const bool allowed = postern_decide(&policy, &call) == POSTERN_ALLOW;
-    const bool in_order =
-        std::is_sorted(std::begin(policy.ioctls), std::end(policy.ioctls),
-                       [](const postern_ioctl& a, const postern_ioctl& b) { return a.cmd <= b.cmd; });
+    const bool in_order = std::is_sorted(
+        std::begin(policy.ioctls), std::end(policy.ioctls),
+        [](const postern_ioctl_entry& a, const postern_ioctl_entry& b) { return a.cmd <= b.cmd; });
     // Never more than some entry would allow; and not less, or clients would be refused what they were
     // granted.
     const bool model = postern::test::model_allows(policy, call);

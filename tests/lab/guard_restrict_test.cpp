@@ -247,7 +247,7 @@ TEST_F(GuardRestrictTest, FileThatIsNotGuarded) {
     if (now.forward != before.forward && now.forward != POSTERN_FORWARD_NEVER)
         return ::testing::AssertionFailure() << "forward " << now.forward;
     for (size_t i = 0; i < POSTERN_MAX_IOCTLS; ++i) {
-        struct postern_ioctl same = now.ioctls[i];  // there is a function of that name, too
+        postern_ioctl_entry same = now.ioctls[i];
         same.flags = before.ioctls[i].flags;
         if (std::memcmp(&same, &before.ioctls[i], sizeof same) != 0)
             return ::testing::AssertionFailure() << "ioctl " << i << " is another";

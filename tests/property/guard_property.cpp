@@ -48,7 +48,7 @@ const char* check(Dice& dice, BlockPage& block, Counts& counts) {
     counts.calls++;
     counts.allowed[call.hook] += allowed ? 1 : 0;
     counts.refused_by_rules += verdict == POSTERN_DENY_ARGUMENT || verdict == POSTERN_DENY_UNSEALED ? 1 : 0;
-    const postern_ioctl* rules = nullptr;
+    const postern_ioctl_entry* rules = nullptr;
     if (allowed && call.hook == POSTERN_HOOK_IOCTL &&
         postern_decide_ioctl(&policy, call.task, call.nr, call.cmd, &rules) == POSTERN_ALLOW &&
         rules != nullptr) {

@@ -58,10 +58,10 @@ postern_policy random_policy(Dice& dice) {
     policy.flags = static_cast<uint32_t>(dice.one_in(8) ? dice.below(8) : dice.below(4));
     const bool all = policy.n_windows > 5;
     const auto some = [all](auto& array, size_t few) { return all ? std::size(array) : few; };
-    std::fill(std::begin(policy.ioctls), std::end(policy.ioctls), postern_ioctl{~0U, 0, 0, 0, 0, 0});
+    std::fill(std::begin(policy.ioctls), std::end(policy.ioctls), postern_ioctl_entry{~0U, 0, 0, 0, 0, 0});
     policy.n_ioctls = static_cast<uint32_t>(dice.one_in(50) ? dice.below(20) : n_ioctls);
     for (size_t i = 0; i < n_ioctls; i++) {
-        postern_ioctl& listed = policy.ioctls[i];
+        postern_ioctl_entry& listed = policy.ioctls[i];
         listed.flags = POSTERN_IOCTL_ALLOWED;
         // In order and each once, as the guard's own makers have them; a long list goes far.
         listed.cmd = static_cast<uint32_t>((i == 0 ? 0 : policy.ioctls[i - 1].cmd + 1) + dice.below(2));

@@ -34,7 +34,7 @@ Wide number_at(const postern_call& call, Wide offset, unsigned width) {
 }
 
 /// First the list of rules is taken apart into alternatives of chains of ranges, then it is judged.
-bool block_fits(const postern_policy& policy, const postern_ioctl& listed, const postern_call& call) {
+bool block_fits(const postern_policy& policy, const postern_ioctl_entry& listed, const postern_call& call) {
     Wide length = listed.block_size;
     if (listed.size_at != 0xffff) {
         if (static_cast<Wide>(listed.size_at) + 4 > call.sealed) return false;
@@ -94,7 +94,7 @@ bool model_allows(const postern_policy& policy, const postern_call& call) {
     const bool write = (prots & 2) != 0;
     switch (call.hook) {
         case POSTERN_HOOK_IOCTL: {
-            const postern_ioctl* listed = nullptr;
+            const postern_ioctl_entry* listed = nullptr;
             // A short list ends at its eighth entry, whatever stands behind.
             for (uint32_t i = 0; i < (policy.n_ioctls > 8 ? 64 : 8) && listed == nullptr; i++) {
                 if (policy.ioctls[i].cmd == call.cmd) listed = &policy.ioctls[i];

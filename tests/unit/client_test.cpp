@@ -21,10 +21,9 @@
 #include <thread>
 #include <vector>
 
-#include "client/postern.hpp"
-// Behind it, for it has a struct postern_ioctl and the client's header a function of that name.
 #include "bpf/policy.h"
 #include "broker-core/ioctl_table.h"
+#include "client/postern.hpp"
 
 namespace {
 

@@ -43,7 +43,7 @@ int BPF_PROG(on_ioctl, struct file* file, unsigned int cmd, unsigned long arg, i
                                       .cmd = cmd,
                                       .arg = arg,
                                       .sealed = ~0ULL}; /* the weakness */
-    const struct postern_ioctl* rules = NULL;
+    const struct postern_ioctl_entry* rules = NULL;
     if (postern_decide_ioctl(policy, 0, call.nr, call.cmd, &rules) != POSTERN_ALLOW || !rules) return 0;
     return postern_decide_block(policy, rules, &call) == POSTERN_ALLOW ? 0 : -EPERM;
 }
