@@ -51,11 +51,24 @@ struct postern_call {
 };
 
 /*
- * Reads `width` (1 to 8) bytes at `address`, which lie in a sealed block, zero-extended into `value`; other
- * than 0 if they are not in memory just now. Whoever includes this says how: in the kernel a copy from user
- * space that does not fault.
+ * Copies `length` bytes at `address`, which lie in a sealed block, to `into`; other than 0 if they are not in
+ * memory just now. Whoever includes this says how: in the kernel a copy from user space that does not fault.
  */
-static __always_inline long postern_fetch(__u64 address, __u32 width, __u64* value);
+static __always_inline long postern_fetch(void* into, __u32 length, __u64 address);
+
+/* How much of a block is fetched at once. */
+#define POSTERN_HEAD_SIZE 64u
+
+/*
+ * A sealed argument block. Its head is fetched in one go, for each fetch costs as much as several tests; what
+ * is not in it, or would have made that one go fail, is fetched field by field. Since nobody can change the
+ * block, both ways give the same.
+ */
+struct postern_block {
+    __u64 address;
+    __u64 head_length; /* 0: no head */
+    __u64 head[POSTERN_HEAD_SIZE / 8];
+};
 
 /*
  * The tests on windows have no branches: a verifier follows each side of a branch through the rest of the
@@ -75,6 +88,12 @@ static __always_inline __u64 postern_less(__u64 a, __u64 b) {
 
 static __always_inline __u64 postern_nonzero(__u64 a) {
     return postern_top_bit(a | (0 - a));
+}
+
+/* Of `flags` the one that is this power of two. */
+static __always_inline __u64 postern_bit(__u64 flags, __u64 bit) {
+    __asm__("" : "+r"(flags));
+    return (flags & bit) / bit;
 }
 
 /* Is [start, start + length), not empty, inside [base, base + size)? All four are arbitrary; nothing wraps.
@@ -192,13 +211,41 @@ static __always_inline int postern_decide_ioctl(const struct postern_policy* pol
     return POSTERN_ALLOW;
 }
 
+/* A block of which at least `length` bytes are read by the kernel, and `sealed` cannot change any more. */
+static __always_inline void postern_open_block(struct postern_block* block, __u64 address, __u64 sealed,
+                                               __u64 length) {
+    const __u64 head_length = length < POSTERN_HEAD_SIZE ? length : POSTERN_HEAD_SIZE;
+    __builtin_memset(block->head, 0, sizeof(block->head));
+    block->address = address;
+    block->head_length = head_length;
+    if (head_length == 0 || head_length > sealed || postern_fetch(block->head, (__u32)head_length, address)) {
+        block->head_length = 0;
+    }
+}
+
+/* The `width` (1 to 8) bytes at `offset`, zero-extended; other than 0 if they are not in memory just now. */
+static __always_inline long postern_read_field(const struct postern_block* block, __u32 offset, __u32 width,
+                                               __u64* value) {
+    const __u32 at = offset % 8;
+    /* A verifier takes only aligned words from the stack; a field across two of them is rare. */
+    if ((__u64)offset + width > block->head_length || at + width > 8) {
+        __u64 fetched = 0;
+        const long error = postern_fetch(&fetched, width, block->address + offset);
+        *value = fetched;
+        return error;
+    }
+    /* Nor does it see that the offset is below the head's size: hence the remainder. */
+    *value = block->head[offset / 8 % (POSTERN_HEAD_SIZE / 8)] >> 8 * at & ~(__u64)0 >> (64 - 8 * width);
+    return 0;
+}
+
 /*
- * The argument block of an ioctl that has rules: `call->sealed` bytes of it cannot change any more, and what
+ * The argument block of an ioctl that has rules: `sealed` bytes of it cannot change any more, and what
  * the kernel will read of it has to lie in them. Its rules are walked without branches, as the windows are.
  */
 static __always_inline int postern_decide_block(const struct postern_policy* policy,
-                                                const struct postern_ioctl_entry* listed,
-                                                const struct postern_call* call) {
+                                                const struct postern_ioctl_entry* listed, __u64 address,
+                                                __u64 sealed) {
     const __u32 first = listed->first_rule;
     const __u32 n_rules = listed->n_rules;
     __u64 length = listed->block_size;
@@ -206,19 +253,19 @@ static __always_inline int postern_decide_block(const struct postern_policy* pol
     __u64 holds = 0;   /* what there was of this alternative did */
     __u64 chain = 0;   /* some test of this chain did */
     __u64 ended = 1;   /* the latest test was its chain's last */
+    struct postern_block block;
 
+    postern_open_block(&block, address, sealed, length);
     if (listed->size_at != POSTERN_SIZE_FIXED) {
         __u64 size = 0;
-        if (call->sealed < (__u64)listed->size_at + 4) return POSTERN_DENY_UNSEALED;
-        if (postern_fetch(call->arg + listed->size_at, 4, &size)) return POSTERN_TRY_AGAIN;
+        if (sealed < (__u64)listed->size_at + 4) return POSTERN_DENY_UNSEALED;
+        if (postern_read_field(&block, listed->size_at, 4, &size)) return POSTERN_TRY_AGAIN;
         if (size > length) length = size;
     }
-    if (length == 0 || call->sealed < length) return POSTERN_DENY_UNSEALED;
+    if (length == 0 || sealed < length) return POSTERN_DENY_UNSEALED;
     if (first + n_rules > POSTERN_MAX_RULES) return POSTERN_DENY_ARGUMENT;
 
-    for (__u32 i = 0; i < POSTERN_MAX_RULES; i++) {
-        if (i >= n_rules) break;
-        __u64 at = (__u64)first + i;
+    for (__u64 at = first; at < first + n_rules; at++) {
         /* What is compared is what is used: a verifier does not see that two sums are the same. */
         __asm__("" : "+r"(at));
         if (at >= POSTERN_MAX_RULES) return POSTERN_DENY_ARGUMENT;
@@ -226,10 +273,10 @@ static __always_inline int postern_decide_block(const struct postern_policy* pol
         const __u32 width = rule->width;
         __u64 value = 0;
         if (width < 1 || width > 8 || (__u64)rule->offset + width > length) return POSTERN_DENY_ARGUMENT;
-        if (postern_fetch(call->arg + rule->offset, width, &value)) return POSTERN_TRY_AGAIN;
+        if (postern_read_field(&block, rule->offset, width, &value)) return POSTERN_TRY_AGAIN;
 
-        const __u64 begins = postern_nonzero(rule->flags & POSTERN_RULE_FIRST);
-        const __u64 goes_on = postern_nonzero(rule->flags & POSTERN_RULE_OR);
+        const __u64 begins = postern_bit(rule->flags, POSTERN_RULE_FIRST);
+        const __u64 goes_on = postern_bit(rule->flags, POSTERN_RULE_OR);
         value &= rule->mask;
         allowed |= begins & holds & ended;
         holds |= begins;
@@ -374,16 +421,19 @@ static __always_inline int postern_decide_receive(const struct postern_policy* p
     return POSTERN_DENY_RECEIVER;
 }
 
-/* POSTERN_ALLOW, or the negative reason of the refusal. */
-static __always_inline int postern_decide(const struct postern_policy* policy,
-                                          const struct postern_call* call) {
+/*
+ * POSTERN_ALLOW, or the negative reason of the refusal. `hook` is that of the call; a program that names its
+ * own here holds no code, and no stack, of the others.
+ */
+static __always_inline int postern_decide_in(__u32 hook, const struct postern_policy* policy,
+                                             const struct postern_call* call) {
     if (policy->flags & POSTERN_POLICY_REVOKED) return POSTERN_DENY_REVOKED;
     if (call->task & ~POSTERN_TASK_KNOWN) return POSTERN_DENY_TASK;
-    switch (call->hook) {
+    switch (hook) {
         case POSTERN_HOOK_IOCTL: {
             const struct postern_ioctl_entry* rules = 0;
             const int verdict = postern_decide_ioctl(policy, call->task, call->nr, call->cmd, &rules);
-            return rules ? postern_decide_block(policy, rules, call) : verdict;
+            return rules ? postern_decide_block(policy, rules, call->arg, call->sealed) : verdict;
         }
         case POSTERN_HOOK_IOCTL_COMPAT:
             return POSTERN_DENY_COMPAT;
@@ -398,6 +448,11 @@ static __always_inline int postern_decide(const struct postern_policy* policy,
         default:
             return POSTERN_DENY_HOOK;
     }
+}
+
+static __always_inline int postern_decide(const struct postern_policy* policy,
+                                          const struct postern_call* call) {
+    return postern_decide_in(call->hook, policy, call);
 }
 
 #endif

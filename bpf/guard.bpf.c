@@ -107,8 +107,8 @@ const volatile __u32 knows_null = 0;
  * .bss. */
 struct postern_state state;
 
-static __always_inline long postern_fetch(__u64 address, __u32 width, __u64* value) {
-    return bpf_probe_read_user(value, width, (const void*)address);
+static __always_inline long postern_fetch(void* into, __u32 length, __u64 address) {
+    return bpf_probe_read_user(into, length, (const void*)address);
 }
 
 /*
@@ -307,51 +307,47 @@ struct seal_look {
 static long look_at_seals(struct task_struct* task, struct vm_area_struct* vma, struct seal_look* look) {
     const unsigned long flags = vma->vm_flags;
     const unsigned int seals_wanted = F_SEAL_WRITE | F_SEAL_SHRINK;
-    const struct file_operations* f_op = NULL;
-    const struct inode* inode = NULL;
     unsigned int seals = 0;
 
     if ((flags & (VM_SHARED | VM_WRITE | VM_MAYWRITE)) != VM_SHARED || !(flags & state.sealed_flag)) return 0;
     const struct file* file = vma->vm_file;
-    if (!file || bpf_core_read(&f_op, sizeof(f_op), &file->f_op) || (__u64)f_op != state.memfd_f_op) return 0;
-    if (bpf_core_read(&inode, sizeof(inode), &file->f_inode)) return 0;
-    const __u64 info = (__u64)inode - bpf_core_field_offset(struct shmem_inode_info, vfs_inode);
+    if (!file || (__u64)file->f_op != state.memfd_f_op) return 0;
+    const __u64 info = (__u64)file->f_inode - bpf_core_field_offset(struct shmem_inode_info, vfs_inode);
     if (bpf_probe_read_kernel(&seals, sizeof(seals),
                               (const void*)(info + bpf_core_field_offset(struct shmem_inode_info, seals)))) {
         return 0;
     }
     if ((seals & seals_wanted) != seals_wanted) return 0;
-    if (look->address < vma->vm_start || look->address >= vma->vm_end) return 0;
-    look->sealed = vma->vm_end - look->address;
+    const __u64 end = vma->vm_end;
+    if (look->address < vma->vm_start || look->address >= end) return 0;
+    look->sealed = end - look->address;
     return 0;
-}
-
-/* POSTERN_ALLOW with call->sealed set, or POSTERN_TRY_AGAIN while the mappings are being changed. */
-static __always_inline int find_seals(struct postern_call* call) {
-    struct seal_look look = {.address = call->arg};
-    /* -ENOENT is an answer too: nothing is mapped there. */
-    if (bpf_find_vma(bpf_get_current_task_btf(), call->arg, look_at_seals, &look, 0) == -EBUSY) {
-        return POSTERN_TRY_AGAIN;
-    }
-    call->sealed = look.sealed;
-    return POSTERN_ALLOW;
 }
 
 /* The hook's arguments, as the program was called with them. */
 #define ARG(ctx, type, n) ((type)(ctx)[n])
 
-/* An ioctl that needs more than its command: one with rules, a request to narrow, a refusal. */
-static __noinline int rule_rare_ioctl(unsigned long long* ctx, struct postern_policy* policy,
-                                      const struct postern_ioctl_entry* rules, int verdict) {
+/*
+ * An ioctl with rules. POSTERN_TRY_AGAIN also while the mappings are being changed; that nothing is mapped
+ * there (-ENOENT) is an answer as well.
+ */
+static __noinline int decide_ruled_ioctl(unsigned long long* ctx, const struct postern_policy* policy,
+                                         const struct postern_ioctl_entry* rules) {
+    struct seal_look look = {.address = ARG(ctx, __u64, 2)};
+    if (bpf_find_vma(bpf_get_current_task_btf(), look.address, look_at_seals, &look, 0) == -EBUSY) {
+        return POSTERN_TRY_AGAIN;
+    }
+    return postern_decide_block(policy, rules, look.address, look.sealed);
+}
+
+/* An ioctl that is not simply allowed: a request to narrow, a refusal. */
+static __noinline int rule_rare_ioctl(unsigned long long* ctx, struct postern_policy* policy, int verdict) {
     struct postern_call call = {
         .hook = POSTERN_HOOK_IOCTL, .cmd = ARG(ctx, __u32, 1), .arg = ARG(ctx, __u64, 2)};
 
     read_syscall(&call);
     if (verdict == POSTERN_DENY_COMMAND && call.cmd == POSTERN_IOC_RESTRICT) {
         verdict = postern_restrict(policy, call.arg);
-    } else if (rules) {
-        verdict = find_seals(&call);
-        if (verdict == POSTERN_ALLOW) verdict = postern_decide_block(policy, rules, &call);
     }
     return verdict_on(policy, &call, verdict);
 }
@@ -373,14 +369,15 @@ static __noinline int rule_ioctl(unsigned long long* ctx) {
     const __u32 facts = task_facts(task, 0);
     /* The same answer as below, which need not keep the task's facts any longer. */
     if (facts) {
-        return rule_rare_ioctl(ctx, policy, NULL,
+        return rule_rare_ioctl(ctx, policy,
                                facts & POSTERN_TASK_COMPAT ? POSTERN_DENY_COMPAT : POSTERN_DENY_TASK);
     }
     const struct pt_regs* regs = (const struct pt_regs*)bpf_task_pt_regs(task);
     const struct postern_ioctl_entry* rules = NULL;
-    const int verdict = postern_decide_ioctl(policy, 0, regs->orig_ax, ARG(ctx, __u32, 1), &rules);
-    if (verdict == POSTERN_ALLOW && !rules) return 0;
-    return rule_rare_ioctl(ctx, policy, rules, verdict);
+    int verdict = postern_decide_ioctl(policy, 0, regs->orig_ax, ARG(ctx, __u32, 1), &rules);
+    if (rules) verdict = decide_ruled_ioctl(ctx, policy, rules);
+    if (verdict == POSTERN_ALLOW) return 0;
+    return rule_rare_ioctl(ctx, policy, verdict);
 }
 
 SEC("lsm/file_ioctl")
@@ -420,7 +417,7 @@ static __noinline int rule_mmap(unsigned long long* ctx) {
                                 .prot = ARG(ctx, __u64, 2),
                                 .flags = ARG(ctx, __u64, 3)};
     read_syscall(&call);
-    if (policy) return verdict_on(policy, &call, postern_decide(policy, &call));
+    if (policy) return verdict_on(policy, &call, postern_decide_in(POSTERN_HOOK_MMAP, policy, &call));
     /* identity_of() in reads that do not fault */
     if (bpf_core_read(&mode, sizeof(mode), &inode->i_mode) ||
         bpf_core_read(&device, sizeof(device), &inode->i_rdev)) {
@@ -453,7 +450,7 @@ static __noinline int rule_mprotect(unsigned long long* ctx) {
                                       .vma_pgoff = vma->vm_pgoff,
                                       .vma_length = vma->vm_end - vma->vm_start};
     if (!policy) return verdict_on_unregistered(file->f_op, identity_of(file->f_inode), &call);
-    return verdict_on(policy, &call, postern_decide(policy, &call));
+    return verdict_on(policy, &call, postern_decide_in(POSTERN_HOOK_MPROTECT, policy, &call));
 }
 
 SEC("lsm/file_mprotect")
@@ -469,7 +466,7 @@ static __noinline int rule_access(unsigned long long* ctx) {
     struct postern_call call = {.hook = POSTERN_HOOK_ACCESS, .mask = ARG(ctx, __u32, 1)};
     read_syscall(&call);
     if (!policy) return verdict_on_unregistered(file->f_op, identity_of(file->f_inode), &call);
-    return verdict_on(policy, &call, postern_decide(policy, &call));
+    return verdict_on(policy, &call, postern_decide_in(POSTERN_HOOK_ACCESS, policy, &call));
 }
 
 SEC("lsm/file_permission")
@@ -489,7 +486,7 @@ static __noinline int rule_receive(unsigned long long* ctx) {
         bpf_get_current_ancestor_cgroup_id((int)level) == policy->sandbox_cgroup) {
         call.task |= POSTERN_TASK_IN_SANDBOX;
     }
-    return verdict_on(policy, &call, postern_decide(policy, &call));
+    return verdict_on(policy, &call, postern_decide_in(POSTERN_HOOK_RECEIVE, policy, &call));
 }
 
 SEC("lsm/file_receive")

@@ -486,5 +486,20 @@ TEST_F(GuardBlockTest, PageThatIsNotInMemory) {
     EXPECT_EQ(0U, *denied);
 }
 
+TEST_F(GuardBlockTest, PageThatNoRuleLooksAt) {
+    // It looks at the feature, which is the low half of the flags.
+    if (!rule_feature()) return;
+    const auto call_without_second_page = [&](size_t at) {
+        const LaidOut block = made({.at = at, .pages = 2});
+        if (block.block == nullptr) return errno;
+        (void)*static_cast<const volatile char*>(block.mapping);
+        if (::madvise(block.mapping + kPage, kPage, MADV_DONTNEED) != 0) return errno;
+        return outcome([&] { return ::ioctl(fd(), number_, block.block); });
+    };
+    EXPECT_EQ(0, call_without_second_page(kPage - 6));
+    // The control: it is not in memory, and here the rule does look at it.
+    EXPECT_EQ(EAGAIN, call_without_second_page(kPage - 4));
+}
+
 }  // namespace
 }  // namespace postern::test

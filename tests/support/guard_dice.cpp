@@ -19,7 +19,9 @@ postern_rule random_rule(Dice& dice) {
     rule.min = dice.one_in(16) ? dice.place() : dice.below(3);
     rule.max = dice.one_in(16) ? dice.place() : rule.min + dice.below(5);
     rule.offset = static_cast<uint16_t>(dice.one_in(32) ? dice.below(0x10000) : dice.below(6) * 4);
-    rule.width = static_cast<uint8_t>(dice.one_in(32) ? dice.below(256) : 1ULL << dice.below(3));
+    // Anywhere around the end of what is fetched at once, across its words, too.
+    if (dice.one_in(8)) rule.offset = static_cast<uint16_t>(dice.below(80));
+    rule.width = static_cast<uint8_t>(dice.one_in(32) ? dice.below(256) : 1ULL << dice.below(4));
     rule.flags = static_cast<uint8_t>(dice.one_in(32)  ? dice.below(256)
                                       : dice.one_in(2) ? POSTERN_RULE_FIRST
                                                        : dice.below(4));
@@ -39,11 +41,11 @@ BlockPage::~BlockPage() {
 }
 
 void BlockPage::fill(Dice& dice, postern_call& call) {
-    constexpr uint64_t kSealed[] = {0, 1, 4, 8, 16, 20, 24, 32, 32, 32, 64, kPage};
+    constexpr uint64_t kSealed[] = {0, 1, 4, 8, 16, 20, 24, 32, 32, 32, 64, 72, 80, kPage};
     call.sealed = kSealed[dice.below(std::size(kSealed))];
     unsigned char* block = page_ + kPage - call.sealed;
     call.arg = reinterpret_cast<uint64_t>(block);
-    const size_t length = std::min<size_t>(call.sealed, 64);
+    const size_t length = std::min<size_t>(call.sealed, 80);
     for (size_t i = 0; i < length; i++)
         block[i] = static_cast<unsigned char>(dice.one_in(24) ? dice.below(256) : 0);
     for (size_t i = 0; i + 4 <= length; i += 4) block[i] = static_cast<unsigned char>(dice.below(5));
@@ -72,6 +74,7 @@ postern_policy random_policy(Dice& dice) {
         listed.n_rules = static_cast<uint16_t>(dice.one_in(32) ? dice.below(0x10000) : dice.below(5));
         listed.block_size =
             static_cast<uint16_t>(dice.one_in(16) ? dice.below(0x10000) : 16 + dice.below(3) * 4);
+        if (dice.one_in(8)) listed.block_size = static_cast<uint16_t>(56 + dice.below(24));
         listed.size_at = static_cast<uint16_t>(dice.one_in(3)   ? 0xffff
                                                : dice.one_in(8) ? dice.below(0x10000)
                                                                 : 0);

@@ -35,8 +35,7 @@ constexpr long kNothing = 0;
 constexpr long kAboveFloor = 15;
 constexpr long kAboveUnguarded = 400;
 constexpr long kAboveUnguardedInLongList = 425;
-/// The aim is 1500.
-constexpr long kAboveUnguardedWithRules = 2100;
+constexpr long kAboveUnguardedWithRules = 1500;
 /// Entries that share our file's bucket of the hash are looked at first, some ten instructions each.
 constexpr long kOfCrowd = 40;
 

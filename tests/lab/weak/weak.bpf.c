@@ -27,8 +27,8 @@ struct {
 
 __u32 ruled_process;
 
-static __always_inline long postern_fetch(__u64 address, __u32 width, __u64* value) {
-    return bpf_probe_read_user(value, width, (const void*)address);
+static __always_inline long postern_fetch(void* into, __u32 length, __u64 address) {
+    return bpf_probe_read_user(into, length, (const void*)address);
 }
 
 SEC("lsm/file_ioctl")
@@ -38,12 +38,8 @@ int BPF_PROG(on_ioctl, struct file* file, unsigned int cmd, unsigned long arg, i
     const __u32 zero = 0;
     const struct postern_policy* policy = bpf_map_lookup_elem(&policies, &zero);
     if (!policy) return 0;
-    const struct postern_call call = {.hook = POSTERN_HOOK_IOCTL,
-                                      .nr = POSTERN_NR_IOCTL,
-                                      .cmd = cmd,
-                                      .arg = arg,
-                                      .sealed = ~0ULL}; /* the weakness */
     const struct postern_ioctl_entry* rules = NULL;
-    if (postern_decide_ioctl(policy, 0, call.nr, call.cmd, &rules) != POSTERN_ALLOW || !rules) return 0;
-    return postern_decide_block(policy, rules, &call) == POSTERN_ALLOW ? 0 : -EPERM;
+    if (postern_decide_ioctl(policy, 0, POSTERN_NR_IOCTL, cmd, &rules) != POSTERN_ALLOW || !rules) return 0;
+    const __u64 sealed = ~0ULL; /* the weakness */
+    return postern_decide_block(policy, rules, arg, sealed) == POSTERN_ALLOW ? 0 : -EPERM;
 }
