@@ -31,6 +31,12 @@ struct shmem_inode_info {
     struct inode vfs_inode;
 };
 
+/* What an IORING_OP_URING_CMD hands to a driver. */
+struct io_uring_cmd {
+    struct file* file;
+    __u32 cmd_op;
+};
+
 struct vm_area_struct {
     unsigned long vm_start;
     unsigned long vm_end;
@@ -97,6 +103,7 @@ struct bpf_iter__task_file {
 #define EAGAIN 11
 #define EBUSY 16
 #define EINVAL 22
+#define EXDEV 18
 #define ENOSPC 28
 #define EALREADY 114
 

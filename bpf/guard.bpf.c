@@ -5,6 +5,7 @@
  * - lsm/file_ioctl: commands by list, and by rules on an argument block that nobody can change
  * - lsm/file_ioctl_compat: always refused (Linux 6.8, and stable kernels that took it; else file_ioctl sees
  * it)
+ * - lsm/uring_cmd: always refused: io_uring's way to a driver, of which no other hook hears
  * - lsm/mmap_file: inside one window, from the saved registers
  * - lsm/file_mprotect: inside the same window, from the mapping
  * - lsm/file_permission: pread64 and pwrite64 inside one window, from the saved registers
@@ -218,14 +219,12 @@ static __noinline int tell(struct postern_policy* policy, const struct postern_c
 
     if (policy) {
         if (!may_tell(event.time, &policy->period, &policy->told, &policy->untold)) return 0;
-        event.untold = policy->untold;
-        policy->untold = 0;
+        event.untold = __sync_lock_test_and_set(&policy->untold, 0);
         __builtin_memcpy(event.grant, policy->grant, sizeof(event.grant));
         event.file = (__u16)policy->file;
     } else {
         if (!may_tell(event.time, &state.stray_period, &state.strays_told, &state.strays_untold)) return 0;
-        event.untold = state.strays_untold;
-        state.strays_untold = 0;
+        event.untold = __sync_lock_test_and_set(&state.strays_untold, 0);
     }
     event.sandbox = sandbox;
     event.flags = (__u16)flags;
@@ -399,6 +398,23 @@ int BPF_PROG(on_ioctl_compat, struct file* file, unsigned int cmd, unsigned long
     return may_be_ours(file->f_op) ? rule_ioctl_compat(ctx) : 0;
 }
 
+static __noinline int rule_uring_cmd(unsigned long long* ctx) {
+    const struct io_uring_cmd* command = ARG(ctx, const struct io_uring_cmd*, 0);
+    const struct file* file = command->file;
+    const __u64 key = (__u64)file;
+    struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
+    struct postern_call call = {.hook = POSTERN_HOOK_IOCTL, .cmd = command->cmd_op};
+    read_syscall(&call);
+    if (!policy) return verdict_on_unregistered(file->f_op, identity_of(file->f_inode), &call);
+    return verdict_on(policy, &call, POSTERN_DENY_SYSCALL);
+}
+
+/* Linux 6.0: a command of IORING_OP_URING_CMD, in whatever task io_uring runs it. */
+SEC("?lsm/uring_cmd")
+int BPF_PROG(on_uring_cmd, struct io_uring_cmd* command) {
+    return may_be_ours(command->file->f_op) ? rule_uring_cmd(ctx) : 0;
+}
+
 static __noinline int rule_mmap(unsigned long long* ctx) {
     const struct file* file = ARG(ctx, const struct file*, 0);
     const __u64 key = (__u64)file;
@@ -496,13 +512,14 @@ int BPF_PROG(on_receive, struct file* file) {
 
 SEC("lsm/file_free_security")
 int BPF_PROG(on_free, struct file* file) {
-    if (!may_be_ours(file->f_op)) return 0;
+    /* A device that is gone has other file_operations than it had: __tty_hangup(), snd_card_disconnect(). */
+    if (!may_be_ours(file->f_op) && !state.any_kind) return 0;
     const __u64 key = (__u64)file;
     const struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
     if (!policy) return 0;
     if (policy->flags & POSTERN_POLICY_ONLY_WAY) {
-        const struct postern_only_way way = {.cgroup = policy->sandbox_cgroup,
-                                             .inode = identity_of(file->f_inode)};
+        /* Not from the file, whose inode may be gone already. */
+        const struct postern_only_way way = {.cgroup = policy->sandbox_cgroup, .inode = policy->inode};
         __u64* registered = bpf_map_lookup_elem(&only_ways, &way);
         /* Stays at 0 until its sandbox is removed: deleting it here could lose a registration beside it. */
         if (registered) __sync_fetch_and_add(registered, -1);
@@ -537,8 +554,14 @@ static __always_inline long add_only_way(const struct postern_policy* policy, __
     return 0;
 }
 
-static long look_at_flags(struct task_struct* task, struct vm_area_struct* vma, __u64* flags) {
-    *flags = vma->vm_flags;
+struct mapping_look {
+    __u64 flags;
+    __u64 file;
+};
+
+static long look_at_mapping(struct task_struct* task, struct vm_area_struct* vma, struct mapping_look* look) {
+    look->flags = vma->vm_flags;
+    look->file = (__u64)vma->vm_file;
     return 0;
 }
 
@@ -562,11 +585,15 @@ int on_own_file(struct bpf_iter__task_file* ctx) {
     request->file = key;
 
     if (request->action == POSTERN_PENDING_LOOK) {
-        __u64 flags = 0;
+        struct mapping_look look = {};
         const long found =
-            bpf_find_vma(bpf_get_current_task_btf(), request->address, look_at_flags, &flags, 0);
-        request->value = flags;
-        if (found) request->error = (__u32)-found;
+            bpf_find_vma(bpf_get_current_task_btf(), request->address, look_at_mapping, &look, 0);
+        request->value = look.flags;
+        if (found) {
+            request->error = (__u32)-found;
+        } else if (look.file != key) {
+            request->error = EXDEV;
+        }
         return 0;
     }
     if (request->action == POSTERN_PENDING_SEALING) {
@@ -578,6 +605,8 @@ int on_own_file(struct bpf_iter__task_file* ctx) {
     /* The kind before the policy: once the policy is there, so is the way to it. */
     long error = learn_kind(file->f_op, exclusive);
     if (!error && request->action == POSTERN_PENDING_REGISTER) {
+        request->policy.inode = inode;
+        if (!(request->policy.flags & POSTERN_POLICY_EXCLUSIVE)) state.any_kind = 1;
         error = bpf_map_update_elem(&files, &key, &request->policy, BPF_NOEXIST);
         if (!error && request->policy.flags & POSTERN_POLICY_ONLY_WAY) {
             error = add_only_way(&request->policy, inode);
@@ -588,7 +617,7 @@ int on_own_file(struct bpf_iter__task_file* ctx) {
     return 0;
 }
 
-/* Refuses everything on a file from now on, if it is (still) the grant's. */
+/* Changes the policy of a file in place, if it is (still) the grant's. */
 SEC("syscall")
 int on_revoke(struct postern_revocation* request) {
     const __u64 key = request->file;
@@ -599,7 +628,14 @@ int on_revoke(struct postern_revocation* request) {
     for (int i = 0; i < POSTERN_GRANT_SIZE; i++) {
         if (policy->grant[i] != request->grant[i]) return 0;
     }
-    __sync_fetch_and_or(&policy->flags, POSTERN_POLICY_REVOKED);
+    if (request->what == POSTERN_REVOKE) {
+        __sync_fetch_and_or(&policy->flags, POSTERN_POLICY_REVOKED);
+    } else {
+        policy->denied = 0;
+        policy->period = 0;
+        policy->told = 0;
+        policy->untold = 0;
+    }
     request->done = 1;
     return 0;
 }

@@ -119,6 +119,7 @@ struct postern_policy {
     __u32 launcher; /* pid, in the initial pid namespace of the machine or container that postern runs in */
     __u64 since;    /* CLOCK_BOOTTIME, ns */
     __u64 sandbox_cgroup; /* id of the cgroup v2 folder of the client's sandbox, 0: none */
+    __u64 inode;          /* see postern_only_way; written by the guard when the file is registered */
     __u64 denied;         /* refused calls so far, counted by the guard */
     __u64 period;         /* the latest in which a refusal was told, and how many were */
     __u32 told;
@@ -152,7 +153,8 @@ struct postern_policy {
 #define POSTERN_PENDING_NONE 0u
 #define POSTERN_PENDING_REGISTER 1u /* put `policy` on the file and learn its kind */
 #define POSTERN_PENDING_LEARN 2u    /* learn its kind only, as an exclusive one */
-#define POSTERN_PENDING_LOOK 3u /* vm_flags of the mapping at `address` into `value`; the file is ignored */
+#define POSTERN_PENDING_LOOK \
+    3u /* vm_flags of the file's mapping at `address` into `value`; EXDEV: another's */
 #define POSTERN_PENDING_SEALING 4u /* the file is a memfd, `value` the bit of vm_flags that mseal(2) sets */
 
 /*
@@ -171,11 +173,15 @@ struct postern_pending {
     struct postern_policy policy;
 };
 
-/* Input of the program that revokes: nothing happens unless the file still belongs to the grant. */
+/* postern_revocation.what */
+#define POSTERN_REVOKE 0u /* everything is refused from now on */
+#define POSTERN_FORGET 1u /* the refusals so far are forgotten */
+/* Input of the program that changes a policy in place: nothing happens unless the file still is the grant's.
+ */
 struct postern_revocation {
     __u64 file;
     __u32 done;
-    __u32 pad;
+    __u32 what;
     char grant[POSTERN_GRANT_SIZE];
 };
 
@@ -210,6 +216,9 @@ struct postern_state {
     __u64 stray_period;
     __u32 strays_told;
     __u32 strays_untold;
+    /* A file of another driver than VFIO was registered: it may end with other file_operations than it had.
+     */
+    __u64 any_kind;
 };
 
 /*
@@ -259,12 +268,12 @@ struct postern_event {
 POSTERN_ASSERT_SIZE(struct postern_rule, 32);
 POSTERN_ASSERT_SIZE(struct postern_ioctl_entry, 16);
 POSTERN_ASSERT_SIZE(struct postern_range, 32);
-POSTERN_ASSERT_SIZE(struct postern_policy, 3776);
-POSTERN_ASSERT_SIZE(struct postern_pending, 3816);
+POSTERN_ASSERT_SIZE(struct postern_policy, 3784);
+POSTERN_ASSERT_SIZE(struct postern_pending, 3824);
 POSTERN_ASSERT_SIZE(struct postern_revocation, 56);
 POSTERN_ASSERT_SIZE(struct postern_about, 16);
 POSTERN_ASSERT_SIZE(struct postern_kinds, 264);
-POSTERN_ASSERT_SIZE(struct postern_state, 304);
+POSTERN_ASSERT_SIZE(struct postern_state, 312);
 POSTERN_ASSERT_SIZE(struct postern_only_way, 16);
 POSTERN_ASSERT_SIZE(struct postern_listener, 24);
 POSTERN_ASSERT_SIZE(struct postern_event, 184);

@@ -311,6 +311,8 @@ Status DeviceSession::add_slice(Grant& grant, Guard* guard, const SandboxIdentit
             policy.windows.push_back(guarded);
         }
         POSTERN_TRY(guard_file(*guard, client_file, std::move(policy)));
+        // The owner's is another struct file, or the owner could not work on.
+        POSTERN_TRY(prove_unguarded(device_.get()));
         POSTERN_TRY(guard->learn(group_.get()));
         POSTERN_TRY(guard->learn(container_.get()));
     }

@@ -4,7 +4,10 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <string_view>
 
 #include "broker-core/guarded_file.h"
@@ -16,15 +19,26 @@ namespace {
 
 enum class Kind { CharacterDevice, Memfd, Anonymous };
 
+/// What the links in /proc/self/fd say of anonymous files whose every use comes to a hook. Of others, such as
+/// BPF maps, timers or rings, that is not so.
+constexpr std::array<std::string_view, 3> kAnonymous{"/dmabuf:", "anon_inode:kvm-vm", "anon_inode:kvm-vcpu:"};
+
 /// Without them a client could cut the memory off under its owner, or change what others may do with it.
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
-Result<Kind> kind_of(const struct stat& state, int seals) {
+Result<Kind> kind_of(const struct stat& state, int seals, std::string_view link) {
     switch (state.st_mode & S_IFMT) {
         case S_IFCHR:
             return Kind::CharacterDevice;
         case 0:
-            return Kind::Anonymous;
+            if (std::any_of(kAnonymous.begin(), kAnonymous.end(),
+                            [link](std::string_view each) { return link.starts_with(each); })) {
+                return Kind::Anonymous;
+            }
+            return fail(
+                "is {}; the guard does not see all that can be done with it. Of anonymous files it takes "
+                "dma-bufs, KVM's VMs and CPUs, and sealed memfds",
+                link);
         case S_IFREG:
             // A file of tmpfs has F_SEAL_SEAL alone, those of other file systems have no seals.
             if (seals >= 0 && (seals & kSeals) == kSeals) return Kind::Memfd;
@@ -33,7 +47,7 @@ Result<Kind> kind_of(const struct stat& state, int seals) {
                 "resized cannot be guarded: seal it, or show it with a mount");
         default:
             return fail(
-                "is neither a character device nor a memfd, dma-buf or other anonymous file; the guard does "
+                "is neither a character device nor a memfd, dma-buf or VM; the guard does "
                 "not "
                 "see all that can be done with it: show it with a mount");
     }
@@ -45,7 +59,9 @@ Result<Kind> kind_of(int fd) {
         const int error = errno;
         return fail_errno(error, "cannot look at the file");
     }
-    return kind_of(state, ::fcntl(fd, F_GET_SEALS));
+    char link[64] = {};
+    (void)::readlink(fmt::format("/proc/self/fd/{}", fd).c_str(), link, sizeof link - 1);
+    return kind_of(state, ::fcntl(fd, F_GET_SEALS), link);
 }
 
 std::string context(const FileProfile& file, const std::string& profile) {
@@ -62,6 +78,28 @@ Status check_path(const std::string& path) {
     // Whoever named a memfd's path would open it a second time: pass its fd.
     if (S_ISCHR(state.st_mode)) return {};
     return fail("is no character device; only these are opened by path");
+}
+
+/// What could be done with a memfd besides: it is memory, which other files than this one reach.
+Status check_memfd(const FileProfile& file, int fd) {
+    if (file.forward == Forward::Anyone) {
+        return fail(
+            "forward is \"anyone\": whoever receives a memfd outside of the sandbox can open it anew, "
+            "without "
+            "these limits; say \"sandbox\" or \"never\"");
+    }
+    const bool writable = (::fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY;
+    for (const Window& window : file.windows) {
+        // Its mapping could be made writable (VM_MAYWRITE), and userfaultfd(2) fills holes of such without
+        // asking.
+        if (!writable || !window.by_mmap || window.access.write) continue;
+        return fail(
+            "window \"{}\" is mapped and has access \"r\", and the memfd is open for writing; pass one that "
+            "is "
+            "opened O_RDONLY by /proc/self/fd",
+            window.name);
+    }
+    return {};
 }
 
 Result<UniqueFd> open_path(const FileProfile& file) {
@@ -100,7 +138,12 @@ Result<GrantedFiles> GrantedFiles::open(const Profile& profile) {
         } else {
             auto number = find_passed_fd(file.fd);
             if (!number) return propagate(std::move(number), where);
-            if (auto kind = kind_of(*number); !kind) return propagate(std::move(kind), where);
+            auto kind = kind_of(*number);
+            if (!kind) return propagate(std::move(kind), where);
+            if (*kind == Kind::Memfd) {
+                if (auto memfd = check_memfd(file, *number); !memfd)
+                    return propagate(std::move(memfd), where);
+            }
             source.passed = UniqueFd(::fcntl(*number, F_DUPFD_CLOEXEC, 3));
             if (!source.passed) {
                 const int error = errno;

@@ -44,13 +44,17 @@ Status detach_if_unused(GuardPins& pins) {
     return any_file || !sandboxes.empty() ? Status() : pins.detach();
 }
 
-/// vm_flags of the mapping at `address`; `fd` is any open file of this process.
-Result<uint64_t> flags_of(GuardPins& pins, int fd, const void* address) {
+/// Asks for the mapping at `address`, which is one of the file behind `fd`.
+postern_pending look_at(int fd, const void* address) {
     postern_pending look{};
     look.action = POSTERN_PENDING_LOOK;
     look.fd = static_cast<uint32_t>(fd);
     look.address = reinterpret_cast<uint64_t>(address);
-    POSTERN_ASSIGN(const postern_pending answer, pins.run(look));
+    return look;
+}
+
+Result<uint64_t> flags_of(GuardPins& pins, int fd, const void* address) {
+    POSTERN_ASSIGN(const postern_pending answer, pins.run(look_at(fd, address)));
     if (answer.error != 0 || answer.seen != 1) {
         return fail_errno(static_cast<int>(answer.error),
                           "the guard: cannot look at a mapping of this process");
@@ -162,6 +166,18 @@ Status Guard::register_file(int fd, const FilePolicy& policy) {
         static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
     if (rules_arguments(policy) && !can_rule_arguments()) return fail("the guard: {}", kNoSealing);
     return request(fd, wanted, "register");
+}
+
+Status Guard::forget(const std::string& grant) {
+    POSTERN_ASSIGN(const GuardLock lock, GuardLock::take());
+    return pins_.forget(grant);
+}
+
+Result<bool> Guard::maps_file(int fd, const void* address) {
+    POSTERN_ASSIGN(const GuardLock lock, GuardLock::take());
+    POSTERN_ASSIGN(const postern_pending answer, pins_.run(look_at(fd, address)));
+    if (answer.seen == 1 && (answer.error == 0 || answer.error == EXDEV)) return answer.error == 0;
+    return fail_errno(static_cast<int>(answer.error), "the guard: cannot look at a mapping of fd {}", fd);
 }
 
 bool Guard::can_rule_arguments() const {

@@ -55,6 +55,11 @@ class Guard {
     /// Puts `policy` on the struct file behind `fd`, which is borrowed: from now on on every duplicate of it,
     /// in every process, this one included. Error if it has one already.
     [[nodiscard]] Status register_file(int fd, const FilePolicy& policy);
+    /// A launch has failed: the files of `grant`, which no client got, are as they were before.
+    [[nodiscard]] Status forget(const std::string& grant);
+    /// Whether the mapping at `address` of this process is the file's behind `fd`, as the hooks will see it:
+    /// some drivers put another file into a mapping of theirs.
+    [[nodiscard]] Result<bool> maps_file(int fd, const void* address);
     /// Whether this kernel can make memory unchangeable (mseal(2), Linux 6.10), without which no rule on an
     /// ioctl's arguments can be enforced.
     [[nodiscard]] bool can_rule_arguments() const;

@@ -33,6 +33,7 @@ UniqueFd open_cgroup_root() {
             return UniqueFd(::open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
         }
     }
+    errno = EOPNOTSUPP;  // and not that the sandbox is gone
     return {};
 }
 

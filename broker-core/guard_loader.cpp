@@ -118,6 +118,8 @@ Status load_guard(const std::string& folder) {
     POSTERN_TRY(check_no_program_is_skipped(kernel));
     // Linux 6.8, and what stable kernels took of it.
     ::bpf_program__set_autoload(guard->progs.on_ioctl_compat, kernel.has("bpf_lsm_file_ioctl_compat"));
+    // Linux 6.0, unless it is built without io_uring.
+    ::bpf_program__set_autoload(guard->progs.on_uring_cmd, kernel.has("bpf_lsm_uring_cmd"));
     guard->rodata->knows_null = kernel.takes_null("bpf_lsm_mmap_file") ? 1 : 0;
     libbpf_log.clear();
     if (const int error = -guard_bpf__load(guard.get()); error != 0) {

@@ -17,7 +17,7 @@ struct GuardHook {
 inline constexpr std::array kGuardHooks = {
     GuardHook{"on_ioctl", false},    GuardHook{"on_ioctl_compat", true}, GuardHook{"on_mmap", false},
     GuardHook{"on_mprotect", false}, GuardHook{"on_access", false},      GuardHook{"on_receive", false},
-    GuardHook{"on_free", false},
+    GuardHook{"on_free", false},     GuardHook{"on_uring_cmd", true},
 };
 /// The iterator that registers files.
 inline constexpr const char* kGuardRegistrar = "on_own_file";

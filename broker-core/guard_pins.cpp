@@ -392,32 +392,40 @@ Result<uint64_t> GuardPins::denied(const std::string& grant) const {
     return sum;
 }
 
-Result<bool> GuardPins::revoke(uint64_t key, const std::string& grant) {
+Result<bool> GuardPins::change(uint64_t key, const std::string& grant, uint32_t what) {
     POSTERN_ASSIGN(const UniqueFd program, open_pin(prog_path(folder_, kGuardRevoker)));
     postern_revocation request{};
     request.file = key;
+    request.what = what;
     std::copy_n(grant.begin(), std::min<size_t>(grant.size(), POSTERN_GRANT_SIZE - 1), request.grant);
     // The kernel writes the context back where it came from, and refuses a ctx_out.
     LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &request, .ctx_size_in = sizeof request);
     if (::bpf_prog_test_run_opts(program.get(), &run) != 0) {
         const int error = errno;
-        return fail_errno(error, "the guard: cannot revoke grant {}", grant);
+        return fail_errno(error, "the guard: cannot change the policy of grant {}", grant);
     }
     return request.done != 0;
+}
+
+Result<bool> GuardPins::revoke(uint64_t key, const std::string& grant) {
+    return change(key, grant, POSTERN_REVOKE);
 }
 
 Status GuardPins::restart_count(const std::string& grant) {
     POSTERN_ASSIGN(const auto all, files());
     for (const auto& [key, found] : all) {
+        if (grant == found.grant) POSTERN_TRY(change(key, grant, POSTERN_FORGET));
+    }
+    return {};
+}
+
+Status GuardPins::forget(const std::string& grant) {
+    POSTERN_ASSIGN(const auto all, files());
+    for (const auto& [key, found] : all) {
         if (grant != found.grant) continue;
-        postern_policy policy = found;
-        policy.denied = 0;
-        policy.period = 0;
-        policy.told = 0;
-        policy.untold = 0;
-        if (::bpf_map_update_elem(files_.get(), &key, &policy, BPF_EXIST) != 0) {
+        if (::bpf_map_delete_elem(files_.get(), &key) != 0 && errno != ENOENT) {
             const int error = errno;
-            return fail_errno(error, "the guard: cannot reset what it counts of grant {}", grant);
+            return fail_errno(error, "the guard: cannot forget a file of grant {}", grant);
         }
     }
     return {};

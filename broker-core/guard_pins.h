@@ -59,9 +59,10 @@ class GuardPins {
     /// Refuses everything on the file `key` if it still is one of `grant`; says whether it was.
     [[nodiscard]] Result<bool> revoke(uint64_t key, const std::string& grant);
 
-    /// Begins to count the refusals on the files of `grant` from 0. Only before anybody but this process has
-    /// them: the entries are replaced.
+    /// Begins to count the refusals on the files of `grant` from 0.
     [[nodiscard]] Status restart_count(const std::string& grant);
+    /// Takes their policies off the files of `grant`, which nobody has got: they are not guarded any more.
+    [[nodiscard]] Status forget(const std::string& grant);
     /// Which file is behind `fd` of this process, as a key of files().
     [[nodiscard]] Result<uint64_t> key_of(int fd);
 
@@ -72,6 +73,7 @@ class GuardPins {
     [[nodiscard]] Result<uint64_t> denied(const std::string& grant) const;
 
   private:
+    [[nodiscard]] Result<bool> change(uint64_t key, const std::string& grant, uint32_t what);
     GuardPins(std::string folder, UniqueFd files, UniqueFd sandboxes, UniqueFd only_ways, UniqueFd pending,
               UniqueFd rings, UniqueFd listeners, UniqueFd state)
         : folder_(std::move(folder)),

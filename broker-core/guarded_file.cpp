@@ -5,32 +5,49 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <utility>
+
 #include "broker-core/guard_proof.h"
 #include "broker-core/quantity.h"
 
 namespace postern {
 namespace {
 
-/// Whether a mapping of the page at `start` can be made larger than it was asked to be: tried.
-Result<bool> mappings_grow(int fd, uint64_t start) {
-    void* page = ::mmap(nullptr, kPageSize, PROT_NONE, MAP_SHARED, fd, static_cast<off_t>(start));
-    if (page == MAP_FAILED) {
+/// A page of the file, mapped as a client would, without any access.
+class Page {
+  public:
+    [[nodiscard]] static Result<Page> map(int fd, uint64_t start) {
+        void* at = ::mmap(nullptr, kPageSize, PROT_NONE, MAP_SHARED, fd, static_cast<off_t>(start));
+        if (at != MAP_FAILED) return Page(at);
         const int error = errno;
         return fail_errno(error, "cannot map the page at {:#x} of the file", start);
     }
-    void* grown = ::mremap(page, kPageSize, 2 * kPageSize, MREMAP_MAYMOVE);
-    if (grown == MAP_FAILED) {
-        ::munmap(page, kPageSize);
-        return false;
+    Page(Page&& other) noexcept : at_(std::exchange(other.at_, nullptr)), length_(other.length_) {}
+    Page& operator=(Page&&) = delete;
+    Page(const Page&) = delete;
+    Page& operator=(const Page&) = delete;
+    ~Page() {
+        if (at_ != nullptr) ::munmap(at_, length_);
     }
-    ::munmap(grown, 2 * kPageSize);
-    return true;
-}
+
+    [[nodiscard]] const void* at() const { return at_; }
+    /// Whether it can be made longer than it was asked to be: tried.
+    [[nodiscard]] bool grows() {
+        void* grown = ::mremap(at_, length_, 2 * kPageSize, MREMAP_MAYMOVE);
+        if (grown == MAP_FAILED) return false;
+        at_ = grown;
+        length_ = 2 * kPageSize;
+        return true;
+    }
+
+  private:
+    explicit Page(void* at) : at_(at) {}
+    void* at_;
+    size_t length_ = kPageSize;
+};
 
 /// The guard never hears of a mapping that grows, so there must be nothing for it to grow into.
-Status check_growth(int fd, const GuardWindow& window) {
-    POSTERN_ASSIGN(const bool grows, mappings_grow(fd, page_floor(window.offset)));
-    if (!grows) return {};
+Status check_end(int fd, const GuardWindow& window) {
     struct stat state {};
     if (::fstat(fd, &state) != 0) {
         const int error = errno;
@@ -47,13 +64,27 @@ Status check_growth(int fd, const GuardWindow& window) {
         window.offset, static_cast<uint64_t>(state.st_size));
 }
 
+/// That what the guard will be asked about a mapping of this window is all that can be done with it.
+Status check_mapping(Guard& guard, int fd, const GuardWindow& window) {
+    POSTERN_ASSIGN(Page page, Page::map(fd, page_floor(window.offset)));
+    POSTERN_ASSIGN(const bool own, guard.maps_file(fd, page.at()));
+    if (!own) {
+        return fail(
+            "the driver puts another file into its mappings, so that mprotect(2) of the window at {:#x} "
+            "would "
+            "not be the guard's to decide; use the method \"pread\", or leave the window out",
+            window.offset);
+    }
+    return page.grows() ? check_end(fd, window) : Status();
+}
+
 }  // namespace
 
 Status guard_file(Guard& guard, int fd, FilePolicy policy) {
     for (GuardWindow& window : policy.windows) {
         if (!window.mmap) continue;
         POSTERN_ASSIGN(window.vma_offset, measure_vma_offset(fd, window.offset));
-        POSTERN_TRY(check_growth(fd, window));
+        POSTERN_TRY(check_mapping(guard, fd, window));
     }
     POSTERN_TRY(prove_unguarded(fd));
     POSTERN_TRY(guard.register_file(fd, policy));

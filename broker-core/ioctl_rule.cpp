@@ -334,6 +334,15 @@ Status check_ioctls(const std::vector<IoctlRule>& ioctls, unsigned slices) {
                 POSTERN_MAX_RULES);
 }
 
+const IoctlEntry* find_ioctl(const IoctlRule& rule) {
+    if (const IoctlEntry* named = find_ioctl(std::string_view(rule.name)); named != nullptr) return named;
+    const IoctlEntry* found = nullptr;
+    for (const IoctlEntry& entry : known_ioctls()) {
+        if (entry.number == rule.number && (found == nullptr || !entry.danger.empty())) found = &entry;
+    }
+    return found;
+}
+
 GuardIoctl for_guard(const IoctlRule& rule, unsigned slice) {
     GuardIoctl made;
     made.number = rule.number;

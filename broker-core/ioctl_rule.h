@@ -42,6 +42,10 @@ struct IoctlRule {
 [[nodiscard]] IoctlRule read_ioctl(const Json& value, const std::string& path, JsonReading& reading,
                                    std::optional<IoctlFile> file);
 
+/// What the table knows of it: by its name, or by its number where the profile has that. Of several with one
+/// number the one that is dangerous.
+[[nodiscard]] const IoctlEntry* find_ioctl(const IoctlRule& rule);
+
 /// What can be said of the rules of one file's ioctls together without hardware: values that do not fit their
 /// field in some slice, rules that no call can fit, more tests than the guard holds.
 [[nodiscard]] Status check_ioctls(const std::vector<IoctlRule>& ioctls, unsigned slices);

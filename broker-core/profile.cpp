@@ -185,6 +185,27 @@ std::string irq_index_name(uint32_t index) {
 
 namespace {
 
+/// The kernel's other users of a memfd, which ask no hook: with these ioctls a client makes a dma-buf of all
+/// of it, or maps all of it for DMA, whatever its windows are.
+Status check_other_users(const std::vector<IoctlList>& lists, const std::vector<FileProfile>& files) {
+    const auto passed =
+        std::find_if(files.begin(), files.end(), [](const FileProfile& each) { return !each.fd.empty(); });
+    if (passed == files.end()) return {};
+    for (const IoctlList& list : lists) {
+        for (size_t i = 0; i < list.ioctls->size(); ++i) {
+            for (const char* name : {"UDMABUF_CREATE", "UDMABUF_CREATE_LIST", "IOMMU_IOAS_MAP_FILE"}) {
+                if ((*list.ioctls)[i].number != find_ioctl(name)->number) continue;
+                return fail(
+                    "{}.ioctls[{}]: {} takes the whole memory of any fd, also of the file \"{}\", past its "
+                    "windows; "
+                    "grant one of the two",
+                    list.path, i, name, passed->name);
+            }
+        }
+    }
+    return {};
+}
+
 /// `path` is what a profile's errors call the device or file: "device".
 template <typename T>
 Status check_policy(const T& file, const std::string& path, unsigned slices) {
@@ -202,7 +223,7 @@ template <typename T>
 void add_weakenings(const T& file, const std::string& path, unsigned slices,
                     std::vector<std::string>& found) {
     for (const IoctlRule& rule : file.ioctls) {
-        const IoctlEntry* entry = find_ioctl(rule.name);
+        const IoctlEntry* entry = find_ioctl(rule);
         if (rule.args.empty() && entry != nullptr && !entry->danger.empty())
             found.push_back(fmt::format("{}.ioctls grants {}: {}", path, rule.name, entry->danger));
     }
@@ -239,6 +260,7 @@ Status check_profile(const Profile& profile) {
     for (size_t i = 0; i < profile.files.size(); ++i)
         lists.push_back({where("files", i), &profile.files[i].ioctls});
     POSTERN_TRY(check_blocks_stay_sealed(lists, profile.slices));
+    POSTERN_TRY(check_other_users(lists, profile.files));
     if (!profile.device) return {};
     POSTERN_TRY(check_policy(*profile.device, "device", profile.slices));
     POSTERN_TRY(check_dma(*profile.device, profile.slices));

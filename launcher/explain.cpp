@@ -132,7 +132,7 @@ void explain_regions(const Profile& profile, const BarSizes& bars, unsigned colu
 std::string explain_ioctls(const std::vector<IoctlRule>& ioctls) {
     std::string text;
     for (const IoctlRule& rule : ioctls) {
-        const IoctlEntry* entry = find_ioctl(rule.name);
+        const IoctlEntry* entry = find_ioctl(rule);
         const std::string rules = in_words(rule);
         text += fmt::format("  - {} ({}){}{}\n", entry != nullptr ? entry->words : "call", rule.name,
                             rules.empty() ? "" : ", only where ", rules);

@@ -68,12 +68,19 @@ Result<Grant> LocalBroker::prepare(unsigned slice, SandboxSpec& spec) {
     cgroups_.erase(slice);
     cgroups_.emplace(slice, std::move(cgroup));
     Grant grant = begin_grant(slice);
+    if (auto filled = fill(grant, identity); !filled) {
+        (void)guard_.forget(grant.id);
+        return propagate(std::move(filled));
+    }
+    if (report_ != nullptr) report_->begin(guard_, slice, identity.cgroup_id);
+    return grant;
+}
+
+Status LocalBroker::fill(Grant& grant, const SandboxIdentity& identity) {
     if (session_) POSTERN_TRY(session_->add_to(grant, guard_, identity));
     POSTERN_TRY(files_.add_to(grant, guard_, identity));
     POSTERN_TRY(guard_.forget_refusals(grant.id));
-    POSTERN_TRY(finish_grant(grant));
-    if (report_ != nullptr) report_->begin(guard_, slice, identity.cgroup_id);
-    return grant;
+    return finish_grant(grant);
 }
 
 tl::expected<RunningClient, LaunchError> LocalBroker::start(unsigned slice, SandboxSpec spec) {
@@ -85,24 +92,26 @@ tl::expected<RunningClient, LaunchError> LocalBroker::start(unsigned slice, Sand
     }
     for (const NamedFd& each : grant->fds) spec.fds.push_back({each.fd.get(), each.name});
     auto client = start_sandbox(spec);
-    if (client && report_ != nullptr) {
-        Counted& counted = counted_[slice];
-        counted = {grant->id, {}};
-        for (NamedFd& each : grant->fds) {
-            if (each.name == "device" || each.name.starts_with("file."))
-                counted.files.push_back(std::move(each.fd));
-        }
+    if (!client) {
+        // The caller's own files are as they were, too.
+        (void)guard_.forget(grant->id);
+        return client;
+    }
+    Kept& kept = kept_[slice];
+    kept = {grant->id, {}};
+    for (NamedFd& each : grant->fds) {
+        if (each.name == "device" || each.name.starts_with("file.")) kept.files.push_back(std::move(each.fd));
     }
     // The grant's other fds close here when the client has its own: what the broker keeps is its own set.
     return client;
 }
 
 void LocalBroker::report_end(unsigned slice) {
-    const auto counted = counted_.find(slice);
-    if (counted == counted_.end()) return;
+    const auto kept = kept_.find(slice);
+    if (kept == kept_.end()) return;
     // Not worth a failure: it is a message.
-    report_->end(slice, guard_.denied(counted->second.grant).value_or(0));
-    counted_.erase(counted);
+    if (report_ != nullptr) report_->end(slice, guard_.denied(kept->second.grant).value_or(0));
+    kept_.erase(kept);
 }
 
 Status LocalBroker::end(unsigned slice) {

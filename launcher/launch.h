@@ -53,18 +53,20 @@ class LocalBroker {
 
     void report_end(unsigned slice);
     [[nodiscard]] Result<Grant> prepare(unsigned slice, SandboxSpec& spec);
+    [[nodiscard]] Status fill(Grant& grant, const SandboxIdentity& identity);
 
     // Destroyed in reverse: cgroups and device fds go before the guard that watches over them.
     Guard guard_;
     std::optional<DeviceSession> session_;  ///< empty: only files are granted
     GrantedFiles files_;
     std::map<unsigned, Cgroup> cgroups_;
-    /// What the guard counts of a grant ends with its open files: these are the last ones.
-    struct Counted {
+    /// What the guard counts of a grant ends with its open files, and so does the rule that a file is used in
+    /// its sandbox only as it was granted: as long as the client runs, it cannot close the last ones.
+    struct Kept {
         std::string grant;
         std::vector<UniqueFd> files;
     };
-    std::map<unsigned, Counted> counted_;
+    std::map<unsigned, Kept> kept_;
     RefusalReport* report_ = nullptr;
     Profile profile_;
 };

@@ -3,7 +3,6 @@
 // character devices.
 
 #include <fcntl.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -11,6 +10,8 @@
 #include <unistd.h>
 
 #include "tests/lab/guard_fixture.h"
+#include "tests/hostile/uring.h"
+#include "tests/lab/guard_strays.h"
 #include "tests/support/passing.h"
 
 namespace postern::test {
@@ -27,33 +28,15 @@ class GuardOnlyWayTest : public GuardTest {
         make_files(only);
     }
 
-    /// Six ways to use `file`, one of which is to receive it: how many are refused with EPERM.
-    static int refusals(int file, int socket) {
-        int refused = 0;
-        char data[8] = {};
-        int value = 0;
-        void* at = MAP_FAILED;
-        const auto count = [&](int result) { refused += result == EPERM ? 1 : 0; };
-        count(outcome([&] { return ::read(file, data, sizeof data); }));
-        count(outcome([&] { return ::pread(file, data, sizeof data, 0); }));
-        count(outcome([&] { return ::pwrite(file, data, sizeof data, 0); }));
-        count(outcome([&] { return ::ioctl(file, FIONREAD, &value); }));
-        count(outcome([&] {
-            at = ::mmap(nullptr, kPage, PROT_READ, MAP_SHARED, file, 0);
-            return at == MAP_FAILED ? -1 : 0;
-        }));
-        count(receive_fd(socket) ? 0 : EPERM);
-        return refused;
-    }
-
-    /// refusals() of a process in the sandbox, or outside, with a plain file that it inherits and is sent.
+    /// stray_refusals() of a process in the sandbox, or outside, with a plain file that it inherits and is
+    /// sent.
     [[nodiscard]] int refusals_of(int plain, const TestCgroup* sandbox) const {
         int pair[2];
         EXPECT_EQ(0, ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
         const UniqueFd ours(pair[0]);
         const UniqueFd theirs(pair[1]);
         EXPECT_EQ(0, send_fd(ours.get(), plain));
-        return in_child([&] { return refusals(plain, theirs.get()); },
+        return in_child([&] { return stray_refusals(plain, theirs.get()); },
                         [&](pid_t pid) {
                             if (sandbox != nullptr) sandbox->move_below(pid);
                         });
@@ -96,14 +79,7 @@ TEST_F(GuardOnlyWayTest, HoldsAsLongAsOneRegisteredFileIsOpen) {
 }
 
 TEST_F(GuardOnlyWayTest, AMappingThatWasThereBefore) {
-    void* at = ::mmap(nullptr, kPage, PROT_READ, MAP_SHARED, owner(), 0);
-    ASSERT_NE(MAP_FAILED, at);
-    const auto protect = [&] {
-        return outcome([&] { return ::mprotect(at, kPage, PROT_READ | PROT_WRITE); });
-    };
-    EXPECT_EQ(EPERM, in_child(protect, [&](pid_t pid) { sandbox_->move_here(pid); }));
-    EXPECT_EQ(0, in_child(protect));
-    ::munmap(at, kPage);
+    expect_stray_mapping_stays(owner(), MAP_SHARED, *sandbox_);
 }
 
 TEST_F(GuardOnlyWayTest, ACharacterDeviceIsOneByWhateverNode) {
@@ -136,6 +112,32 @@ TEST_F(GuardOnlyWayTest, ACharacterDeviceIsOneByWhateverNode) {
     EXPECT_EQ(EPERM, read_there(full_by_twin.get(), true));
     EXPECT_EQ(0, read_there(full_by_twin.get(), false));
     EXPECT_EQ(0, read_there(null.get(), true));
+}
+
+/// io_uring hands a driver commands of its own by no hook of a file. /dev/null takes any (Linux 6.1 has it).
+TEST_F(GuardOnlyWayTest, UringCommands) {
+    constexpr uint8_t kUringCmd = 46;  // IORING_OP_URING_CMD
+    const auto command = [](int file) {
+        return in_child([&] {
+            hostile::Uring ring;
+            if (!ring.open(0)) return kWrong;
+            io_uring_sqe* entry = ring.next();
+            entry->opcode = kUringCmd;
+            entry->fd = file;
+            if (!ring.run()) return kWrong;
+            return -ring.result(0);
+        });
+    };
+    const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    const UniqueFd plain(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    ASSERT_EQ(0, command(null.get()));
+    FilePolicy only = policy();
+    only.windows = {};
+    only.exclusive = false;
+    only.only_way = true;
+    ASSERT_TRUE(ok(guard_->register_file(null.get(), only)));
+    EXPECT_EQ(EPERM, command(null.get()));
+    EXPECT_EQ(0, command(plain.get()));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "tests/lab/guard_fixture.h"
+#include "tests/lab/guard_strays.h"
 #include "tests/support/passing.h"
 
 namespace postern::test {
@@ -148,30 +149,7 @@ class GuardExclusiveTest : public GuardPassingTest {
         GuardPassingTest::TearDown();
     }
 
-    /// Six ways to use a file of that kind: how many are refused with EPERM, or 100 if some fail otherwise.
-    static int refusals(int file, int socket) {
-        int refused = 0;
-        bool otherwise = false;
-        const auto count = [&](int result) {
-            refused += result == EPERM ? 1 : 0;
-            otherwise = otherwise || (result != 0 && result != EPERM && result != ENOTTY);
-        };
-        char data[8] = {};
-        int value = 0;
-        void* at = MAP_FAILED;
-        count(outcome([&] { return ::read(file, data, sizeof data); }));
-        count(outcome([&] { return ::write(file, data, sizeof data); }));
-        count(outcome([&] { return ::pread(file, data, sizeof data, 0); }));
-        count(outcome([&] { return ::ioctl(file, 0x5401, &value); }));
-        count(outcome([&] {
-            at = ::mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE, file, 0);
-            return at == MAP_FAILED ? -1 : 0;
-        }));
-        count(receive_fd(socket) ? 0 : EPERM);
-        return otherwise ? 100 : refused;
-    }
-
-    /// refusals() of a process there, with a file that it opened itself or one it inherited.
+    /// stray_refusals() of a process there, with a file that it opened itself or one it inherited.
     [[nodiscard]] int refusals_at(Where where, int inherited = -1) const {
         int pair[2];
         EXPECT_EQ(0, ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
@@ -182,7 +160,7 @@ class GuardExclusiveTest : public GuardPassingTest {
         return in_child(
             [&] {
                 const int file = inherited >= 0 ? inherited : ::open("/dev/zero", O_RDWR | O_CLOEXEC);
-                return refusals(file, theirs.get());
+                return stray_refusals(file, theirs.get());
             },
             [&](pid_t pid) { place(pid, where); });
     }
@@ -217,15 +195,8 @@ TEST_F(GuardExclusiveTest, ExclusivePolicy) {
 
 TEST_F(GuardExclusiveTest, MprotectOfAnUnregisteredMapping) {
     ASSERT_TRUE(ok(guard_->learn(zero_.get())));
-    void* at = ::mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE, zero_.get(), 0);
-    ASSERT_NE(MAP_FAILED, at);
-    const auto protect = [&] {
-        return outcome([&] { return ::mprotect(at, kPage, PROT_READ | PROT_WRITE); });
-    };
     // A private mapping of /dev/zero is anonymous memory for the kernel, yet keeps its file.
-    EXPECT_EQ(EPERM, in_child(protect, [&](pid_t pid) { sandbox_->move_here(pid); }));
-    EXPECT_EQ(0, in_child(protect));
-    ::munmap(at, kPage);
+    expect_stray_mapping_stays(zero_.get(), MAP_PRIVATE, *sandbox_);
 }
 
 TEST_F(GuardExclusiveTest, OtherKindsAreLeftAlone) {

@@ -513,7 +513,7 @@ std::string error_of_files(const std::string& files, unsigned slices = 1) {
 TEST(Files, AreReadAsDevicesAre) {
     const auto profile = read(R"({"postern": 1, "files": [
         {"name": "gpu", "path": "/dev/dri/renderD128", "access": "r", "forward": "never",
-         "ioctls": ["0xc0406400", {"name": "UDMABUF_CREATE", "args": [{"field": "size", "max": "2MiB"}]}]},
+         "ioctls": ["0xc0406400", {"name": "IOMMU_IOAS_MAP", "args": [{"field": "flags", "equals": 7}]}]},
         {"name": "pages", "fd": 7, "windows": [{"name": "w", "offset": "4KiB", "length": 8, "methods": ["pread"]}]},
         {"name": "more", "fd": "pages"}]})");
     ASSERT_TRUE(profile) << profile.error().message;
@@ -564,6 +564,32 @@ TEST(Files, OfSeveralSlicesShareNothingUnsaid) {
     EXPECT_EQ(error_of_files(file(path, R"({"base": 0, "stride": 4096})", ""), 2), "no error");
     EXPECT_THAT(error_of_files(file(R"("fd": 3)", R"({"base": 0, "stride": 4096})", ""), 2),
                 HasSubstr("files[0].fd: one open file has one policy"));
+}
+
+TEST(Files, OfMemoryAreNotBesideItsOtherUsers) {
+    const std::string memory = R"({"name": "m", "fd": 3})";
+    for (const char* name : {"UDMABUF_CREATE", "UDMABUF_CREATE_LIST", "IOMMU_IOAS_MAP_FILE", "0x40187542"}) {
+        const std::string maker = fmt::format(R"({{"name": "u", "path": "/dev/x", "ioctls": ["{}"]}})", name);
+        EXPECT_THAT(error_of_files(memory + "," + maker), HasSubstr("past its windows; grant one of the two"))
+            << name;
+        EXPECT_EQ(error_of_files(maker), "no error") << name;
+    }
+    EXPECT_EQ(error_of_files(memory + R"(,{"name": "u", "path": "/dev/x", "ioctls": ["IOMMU_IOAS_MAP"]})"),
+              "no error");
+}
+
+TEST(Files, DangersAreNamedByNumberToo) {
+    for (const char* name : {"IOMMU_IOAS_MAP", "0x3b85"}) {
+        const auto profile = read(fmt::format(
+            R"({{"postern": 1, "files": [{{"name": "a", "path": "/dev/iommu", "ioctls": ["{}"]}}]}})", name));
+        ASSERT_TRUE(profile) << profile.error().message;
+        EXPECT_EQ(weakenings(*profile).size(), find_ioctl("IOMMU_IOAS_MAP")->danger.empty() ? 0U : 1U)
+            << name;
+    }
+    const auto reset =
+        read(R"({"postern": 1, "files": [{"name": "a", "path": "/dev/x", "ioctls": ["0x3b6f"]}]})");
+    ASSERT_TRUE(reset) << reset.error().message;
+    EXPECT_THAT(weakenings(*reset), testing::ElementsAre(HasSubstr("files[0].ioctls grants 0x3b6f")));
 }
 
 TEST(Files, WeakeningsAreNamed) {
