@@ -177,7 +177,7 @@ class Memfd(Files):
         self.addCleanup(poll.close)
         refused = self.run_client(self.profile({"name": "thing", "fd": poll.fileno()}), "1", fds=[poll.fileno()])
         self.assertRefused(refused, "eventpoll", "dma-bufs")
-        for fd, says in ((unsealed, "F_SEAL_SHRINK"), (regular.fileno(), "sealed"), (read, "anonymous"),
+        for fd, says in ((unsealed, "F_SEAL_SHRINK"), (regular.fileno(), "sealed"), (read, "neither"),
                          (os.open("/", os.O_RDONLY), "mount")):
             with self.subTest(fd=os.readlink(f"/proc/self/fd/{fd}")):
                 profile = self.profile({"name": "thing", "fd": fd})
