@@ -9,8 +9,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "tests/lab/guard_fixture.h"
 #include "tests/hostile/uring.h"
+#include "tests/lab/guard_fixture.h"
 #include "tests/lab/guard_strays.h"
 #include "tests/support/passing.h"
 
