@@ -68,16 +68,17 @@ Attempt write_own_proc(const Target&) {
     return open_each(path, O_WRONLY);
 }
 
-void collect_sockets(const std::string& folder, unsigned depth, std::vector<std::string>& paths) {
-    std::vector<std::string> entries = entries_of(folder);
-    // Somebody's source trees in the host's /tmp would take longer than a probe may. A sandbox's is empty.
-    constexpr size_t kMost = 200;
-    if (entries.size() > kMost) entries.resize(kMost);
-    for (const std::string& path : entries) {
+/// `budget`: how many more entries are looked at. Somebody's source trees in the host's /tmp would take
+/// longer than a probe may; a sandbox's is empty.
+void collect_sockets(const std::string& folder, unsigned depth, unsigned& budget,
+                     std::vector<std::string>& paths) {
+    for (const std::string& path : entries_of(folder)) {
+        if (budget == 0) return;
+        --budget;
         struct stat status {};
         if (lstat(path.c_str(), &status) != 0) continue;
         if (S_ISSOCK(status.st_mode)) paths.push_back(path);
-        if (S_ISDIR(status.st_mode) && depth > 0) collect_sockets(path, depth - 1, paths);
+        if (S_ISDIR(status.st_mode) && depth > 0) collect_sockets(path, depth - 1, budget, paths);
     }
 }
 
@@ -116,8 +117,11 @@ Attempt connect_to_sockets(const Target& target) {
     });
     std::vector<std::string> paths{"/run/systemd/private", "/run/dbus/system_bus_socket",
                                    "/run/postern/broker.sock"};
-    for (const char* folder : {"/run", "/var/run", "/tmp"})
-        collect_sockets(folder, target.outside ? 1 : 3, paths);
+    if (!own.empty()) paths.push_back(own);
+    for (const char* folder : {"/run", "/var/run", "/tmp"}) {
+        unsigned budget = 2000;
+        collect_sockets(folder, 3, budget, paths);
+    }
     return try_each(paths, "no socket in sight", [](const std::string& path) {
         sockaddr_un address{};
         address.sun_family = AF_UNIX;

@@ -511,8 +511,11 @@ class Replaced(Commands):
         drivers.finish()
         monitor = Monitor(self, "--json")
         before = os.stat(f"{PINNED}/abi-2/map_about").st_ino
-        key, value = ["0"] * 4, ["2", "0", "0", "0", "192", "14", "0", "0"] + ["1"] * 8  # struct postern_about
-        subprocess.run(["bpftool", "map", "update", "pinned", f"{PINNED}/abi-2/map_about", "key", *key, "value", *value], check=True)
+        about = f"{PINNED}/abi-2/map_about"
+        dumped = subprocess.run(["bpftool", "-j", "map", "dump", "pinned", about], check=True, capture_output=True, text=True)
+        # struct postern_about with another stamp, the last eight bytes of sixteen
+        value = [str(int(byte, 16)) for byte in json.loads(dumped.stdout)[0]["value"]][:8] + ["1"] * 8
+        subprocess.run(["bpftool", "map", "update", "pinned", about, "key", *["0"] * 4, "value", *value], check=True)
         self.assertEqual(status()["own_build"], False)
         drivers = Drivers(self)
         self.assertEqual(status()["own_build"], True, "nobody used it: replaced")
