@@ -403,7 +403,10 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     if (pid == 0) run_child(plan);
     const int clone_errnum = errno;
     sys::set_signal_mask(old_mask, nullptr);
-    if (pid < 0) return tl::unexpected(explain_clone_error(clone_errnum, spec.namespaces, spec.cgroup_fd));
+    if (pid < 0) {
+        return tl::unexpected(explain_clone_error(clone_errnum, spec.namespaces, spec.cgroup_fd,
+                                                  read_user_namespace_rules()));
+    }
     // From here on every way out kills the child and waits for it: ~RunningClient.
     client.init_pid_ = static_cast<pid_t>(pid);
     client.pidfd_.reset(pidfd);
@@ -413,6 +416,7 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     fds.go_read.reset();
 
     Status prepared = spec.namespaces.user ? write_user_map(client.init_pid_, plan.user) : Status{};
+    if (!prepared) prepared = Failure(explain_map_error(prepared.error(), read_user_namespace_rules()));
     if (prepared) prepared = raise_hard_limits(client.init_pid_, spec.rlimits);
     if (prepared) let_go(fds.go_write.get());
     fds.go_write.reset();
@@ -420,7 +424,8 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     // Why the report counts first: a child that has failed already is a reason for what failed here.
     ChildReport report;
     if (read_fully(fds.report_read.get(), &report, sizeof report)) {
-        return tl::unexpected(explain_report(report, plan, spec.argv.front()));
+        return tl::unexpected(
+            explain_report(report, plan, spec.argv.front(), read_user_namespace_rules()));
     }
     if (!prepared) return refuse(std::move(prepared));
     client.started_ = std::chrono::steady_clock::now();
