@@ -83,6 +83,7 @@ tl::expected<RunningClient, LaunchError> LocalBroker::start(unsigned slice, Sand
         return tl::unexpected(
             LaunchError{std::move(grant.error()).within(fmt::format("slice {}", slice)), 125});
     }
+    grants_[slice] = grant->id;
     for (const NamedFd& each : grant->fds) spec.fds.push_back({each.fd.get(), each.name});
     auto client = start_sandbox(spec);
     if (client && report_ != nullptr) {
@@ -97,6 +98,13 @@ tl::expected<RunningClient, LaunchError> LocalBroker::start(unsigned slice, Sand
     return client;
 }
 
+LocalBroker::Place LocalBroker::place_of(unsigned slice) const {
+    const auto grant = grants_.find(slice);
+    const auto cgroup = cgroups_.find(slice);
+    return {grant != grants_.end() ? grant->second : "",
+            cgroup != cgroups_.end() ? &cgroup->second : nullptr};
+}
+
 void LocalBroker::report_end(unsigned slice) {
     const auto counted = counted_.find(slice);
     if (counted == counted_.end()) return;
@@ -107,6 +115,7 @@ void LocalBroker::report_end(unsigned slice) {
 
 Status LocalBroker::end(unsigned slice) {
     report_end(slice);
+    grants_.erase(slice);
     Status ended = session_ ? session_->end_slice(slice) : Status();
     if (const auto found = cgroups_.find(slice); found != cgroups_.end()) {
         Status removed = guard_.remove_sandbox(found->second.id());
