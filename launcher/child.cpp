@@ -199,6 +199,24 @@ bool die_with_init(Child& child) {
     return true;
 }
 
+/// Never an error: a launch does not depend on what is told here.
+bool introduce(Child& child) {
+    const ChildPlan& plan = child.plan;
+    if (plan.proc < 0) return true;
+    StatusRecord record;
+    record.kind = StatusRecord::Kind::Identity;
+    char digits[12] = {};
+    const ssize_t length = ::readlinkat(plan.proc, "self", digits, sizeof digits - 1);
+    for (ssize_t i = 0; i < length; ++i) record.identity.pid = record.identity.pid * 10 + (digits[i] - '0');
+    for (std::size_t i = 0; plan.tell_namespaces && i < kNamespaceLinks.size(); ++i) {
+        struct stat status = {};
+        if (::fstatat(plan.proc, kNamespaceLinks[i], &status, 0) == 0)
+            record.identity.namespaces[i] = status.st_ino;
+    }
+    [[maybe_unused]] const ssize_t written = ::write(plan.status_pipe, &record, sizeof record);
+    return true;
+}
+
 bool new_session(Child& child) {
     return !child.plan.new_session || check(child, ::setsid(), "setsid");
 }
@@ -403,6 +421,9 @@ constexpr StepEntry kInitSteps[] = {
 
 constexpr StepEntry kClientSteps[] = {
     {ChildStep::DieWithInit, "binding its life to init's", die_with_init},
+    // Why before Fds: the client's own take the places of what this needs. Why by the client and not by the
+    // launcher: a client may have ended before the launcher looks.
+    {ChildStep::Introduce, "telling who it is", introduce},
     {ChildStep::Session, "making a session", new_session},
     {ChildStep::Fds, "placing its file descriptors", place_fds},
     {ChildStep::NoNewPrivs, "setting no_new_privs", no_new_privs},

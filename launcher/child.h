@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "launcher/client_identity.h"
 #include "launcher/mount_plan.h"
 #include "launcher/sandbox_spec.h"
 #include "launcher/user_map.h"
@@ -36,6 +37,7 @@ enum class ChildStep : int {
     Fork,
     // in the client
     DieWithInit,
+    Introduce,
     Session,
     Fds,
     NoNewPrivs,
@@ -67,6 +69,15 @@ struct ChildReport {
 struct ExitRecord {
     int code = 0;   ///< CLD_EXITED, CLD_KILLED or CLD_DUMPED
     int value = 0;  ///< status or signal
+};
+
+/// What comes through the status pipe: from the client, once, before exec, who it is; from init, at the end,
+/// the other.
+struct StatusRecord {
+    enum class Kind : int { Identity, Exit };
+    Kind kind = Kind::Exit;
+    ClientIdentity identity;
+    ExitRecord exit;
 };
 
 /// Everything that the child needs, laid out by the launcher: after the clone nothing is allocated, parsed or
@@ -108,8 +119,10 @@ struct ChildPlan {
     std::vector<int> moved_fds;  ///< same size, scratch
 
     int report_pipe = -1;  ///< write end
-    int status_pipe = -1;  ///< write end, init's
-    int go_pipe = -1;      ///< read end: one byte when the launcher has written the user map
+    int status_pipe = -1;  ///< write end; init's, and the client's until exec
+    int proc = -1;         ///< the launcher's /proc, or -1: the client tells nothing of itself
+    bool tell_namespaces = false;
+    int go_pipe = -1;  ///< read end: one byte when the launcher has written the user map
     int launcher_pidfd = -1;
 };
 

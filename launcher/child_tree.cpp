@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -223,11 +224,28 @@ bool do_step(ChildPlan& child, int root, const MountStep& step, int source, Step
     return true;
 }
 
+/// Of the profile's binds only: without the option "suid" each is nosuid.
+bool asks_for_suid(const MountStep& step) {
+    return step.from_launcher && (step.attributes & MOUNT_ATTR_NOSUID) == 0;
+}
+
+/// A clone has the flags of its source. What is asked for and cannot be had is said, not left out.
+bool gives_suid(int& tree, StepFailure& failure) {
+    struct statvfs status = {};
+    if (::fstatvfs(tree, &status) != 0) return failed(failure, "fstatvfs");
+    if ((status.f_flag & ST_NOSUID) == 0) return true;
+    ::close(tree);
+    tree = -1;
+    errno = EPERM;
+    return failed(failure, "fstatvfs");
+}
+
 }  // namespace
 
 bool open_bind(const MountStep& step, int& tree, StepFailure& failure) {
-    if (clone_tree(step.source.c_str(), step.recursive, step.attributes, tree, failure)) return true;
-    return step.optional_source && errno == ENOENT;
+    if (!clone_tree(step.source.c_str(), step.recursive, step.attributes, tree, failure))
+        return step.optional_source && errno == ENOENT;
+    return !asks_for_suid(step) || gives_suid(tree, failure);
 }
 
 bool make_overlay_as_launcher(const MountStep& step, int& tree, StepFailure& failure) {

@@ -67,7 +67,9 @@ void reap(const InitJob& job) {
         if (::syscall(SYS_waitid, P_ALL, 0, &info, WEXITED | WNOHANG, nullptr) != 0 || info.si_pid == 0)
             return;
         if (info.si_pid != job.client) continue;
-        const ExitRecord record = {info.si_code, info.si_status};
+        StatusRecord record;
+        record.kind = StatusRecord::Kind::Exit;
+        record.exit = {info.si_code, info.si_status};
         // Nobody reads it when the launcher is gone; then nobody is told.
         [[maybe_unused]] const ssize_t written = ::write(job.status_pipe, &record, sizeof record);
         leave(info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status);

@@ -8,7 +8,7 @@ namespace postern {
 /// What init is left with when the client runs.
 struct InitJob {
     pid_t client = -1;     ///< as init sees it
-    int status_pipe = -1;  ///< where the ExitRecord goes; the one fd that init keeps
+    int status_pipe = -1;  ///< where the StatusRecord goes; the one fd that init keeps
     bool pid_namespace = true;
 };
 

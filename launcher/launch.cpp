@@ -106,6 +106,13 @@ tl::expected<RunningClient, LaunchError> LocalBroker::start(unsigned slice, Sand
     return client;
 }
 
+LocalBroker::Place LocalBroker::place_of(unsigned slice) const {
+    const auto kept = kept_.find(slice);
+    const auto cgroup = cgroups_.find(slice);
+    return {kept != kept_.end() ? kept->second.grant : "",
+            cgroup != cgroups_.end() ? &cgroup->second : nullptr};
+}
+
 void LocalBroker::report_end(unsigned slice) {
     const auto kept = kept_.find(slice);
     if (kept == kept_.end()) return;

@@ -36,6 +36,13 @@ class LocalBroker {
     /// Grants `slice` and starts the client of `spec` on it, in a cgroup of its own.
     [[nodiscard]] tl::expected<RunningClient, LaunchError> start(unsigned slice, SandboxSpec spec);
 
+    /// Of the client that was started on `slice` and not yet ended: what its grant is called, and its cgroup.
+    struct Place {
+        std::string grant;
+        const Cgroup* cgroup = nullptr;
+    };
+    [[nodiscard]] Place place_of(unsigned slice) const;
+
     /// The client of `slice` is gone: slice teardown, its cgroup removed.
     Status end(unsigned slice);
     /// All clients are gone: device teardown, the guard given back. Returns the first error.

@@ -30,6 +30,13 @@ std::string source_hint(const MountStep& step, int errnum) {
     return "";
 }
 
+std::string nosuid_hint(const ChildReport& report) {
+    if (report.errnum != EPERM || std::string_view(report.call) != "fstatvfs") return "";
+    return "; the source lies on a mount that is nosuid on the host (findmnt -T tells), and what is bound "
+           "from it "
+           "is so, too: leave the option \"suid\" out, or remount it there with suid";
+}
+
 std::string mount_hint(const MountStep& step, int errnum) {
     if (step.kind == MountStep::Kind::Proc && errnum == EPERM) {
         return "; part of /proc is covered on this machine, as in a container, and then the kernel gives out "
@@ -73,15 +80,23 @@ std::string step_detail(const ChildReport& report, const ChildPlan& plan) {
     }
 }
 
-std::string step_hint(const ChildReport& report, const ChildPlan& plan) {
+std::string step_hint(const ChildReport& report, const ChildPlan& plan, const UserNamespaceRules& rules) {
     const auto item = static_cast<std::size_t>(report.item);
     const bool is_mount = report.item >= 0 && item < plan.mounts.steps.size();
     switch (report.step) {
         case ChildStep::Overlays:
         case ChildStep::Sources:
-            return is_mount ? source_hint(plan.mounts.steps[item], report.errnum) : "";
+            return is_mount ? nosuid_hint(report) + source_hint(plan.mounts.steps[item], report.errnum) : "";
         case ChildStep::Mounts:
             return is_mount ? mount_hint(plan.mounts.steps[item], report.errnum) : "";
+        // The first that need a capability in the new user namespace.
+        case ChildStep::CgroupNamespace:
+        case ChildStep::PrivateMounts:
+        case ChildStep::Identity:
+        case ChildStep::NewRoot:
+        case ChildStep::Hostname:
+        case ChildStep::Loopback:
+            return plan.namespaces.user ? user_namespace_hint(report.errnum, rules) : "";
         case ChildStep::Limits:
             return report.errnum == EPERM
                        ? "; raising a hard limit needs CAP_SYS_RESOURCE in the first user namespace"
@@ -132,8 +147,8 @@ LaunchError explain_exec(const ChildReport& report, const ChildPlan& plan, const
         fmt::format("{}: found, but cannot be run: {}{}", path, errno_text(report.errnum), hint));
 }
 
-/// First line of a small file in `folder`, or anywhere; empty if it cannot be read.
-std::string read_line(const char* path, int folder = AT_FDCWD) {
+/// First line of a small file in `folder`; empty if it cannot be read.
+std::string read_line(const char* path, int folder) {
     const UniqueFd file(::openat(folder, path, O_RDONLY | O_CLOEXEC));
     char text[64] = {};
     const ssize_t got = file ? ::read(file.get(), text, sizeof text - 1) : 0;
@@ -155,21 +170,18 @@ std::string cgroup_hint(int errnum, int cgroup_fd) {
            "--scope -p Delegate=yes)";
 }
 
-std::string clone_hint(int errnum, const Namespaces& namespaces, int cgroup_fd) {
+std::string clone_hint(int errnum, const Namespaces& namespaces, int cgroup_fd,
+                       const UserNamespaceRules& rules) {
     if (errnum == EPERM && !namespaces.user) {
         return "; namespaces without a user namespace need CAP_SYS_ADMIN: run as root, or add \"user\" to "
                "the namespaces";
     }
-    if (errnum == EPERM && read_line("/proc/sys/kernel/unprivileged_userns_clone") == "0") {
-        return "; user namespaces are for root only here: sysctl kernel.unprivileged_userns_clone=1";
-    }
+    if (const std::string hint = user_namespace_hint(errnum, rules); namespaces.user && !hint.empty())
+        return hint;
     if (errnum == EPERM) {
         return "; user namespaces are forbidden here, as in a chroot or by the seccomp filter of a container";
     }
     if (errnum == ENOSPC || errnum == EUSERS) {
-        if (read_line("/proc/sys/user/max_user_namespaces") == "0") {
-            return "; user namespaces are switched off: sysctl user.max_user_namespaces=10000";
-        }
         return "; a limit on namespaces is reached (sysctl user.max_*_namespaces, or 32 levels of nesting)";
     }
     if (cgroup_fd >= 0 && (errnum == EACCES || errnum == EBUSY || errnum == EOPNOTSUPP))
@@ -180,19 +192,26 @@ std::string clone_hint(int errnum, const Namespaces& namespaces, int cgroup_fd) 
 
 }  // namespace
 
-LaunchError explain_report(const ChildReport& report, const ChildPlan& plan, const std::string& command) {
+LaunchError explain_report(const ChildReport& report, const ChildPlan& plan, const std::string& command,
+                           const UserNamespaceRules& rules) {
     if (report.step == ChildStep::Exec || report.step == ChildStep::Command)
         return explain_exec(report, plan, command);
     return launch_error(
         125, report.errnum,
         fmt::format("sandbox: {}{}: {}: {}{}", child_step_name(report.step), step_detail(report, plan),
-                    report.call, errno_text(report.errnum), step_hint(report, plan)));
+                    report.call, errno_text(report.errnum), step_hint(report, plan, rules)));
 }
 
-LaunchError explain_clone_error(int errnum, const Namespaces& namespaces, int cgroup_fd) {
+Error explain_map_error(Error error, const UserNamespaceRules& rules) {
+    error.message += user_namespace_hint(error.errnum, rules);
+    return error;
+}
+
+LaunchError explain_clone_error(int errnum, const Namespaces& namespaces, int cgroup_fd,
+                                const UserNamespaceRules& rules) {
     return launch_error(125, errnum,
                         fmt::format("sandbox: making the namespaces: clone3: {}{}", errno_text(errnum),
-                                    clone_hint(errnum, namespaces, cgroup_fd)));
+                                    clone_hint(errnum, namespaces, cgroup_fd, rules)));
 }
 
 }  // namespace postern

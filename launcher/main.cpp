@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdio>
 #include <map>
 #include <string>
 #include <string_view>
@@ -12,12 +11,6 @@
 #include "launcher/commands.h"
 
 namespace postern {
-
-int report(const Error& error, int status) {
-    fmt::print(stderr, "postern: {}\n", error.message);
-    return status;
-}
-
 namespace {
 
 int main_with_arguments(std::vector<std::string> words) {

@@ -45,6 +45,7 @@ struct LaunchFds {
     UniqueFd status_read, status_write;
     UniqueFd go_read, go_write;
     UniqueFd launcher;
+    UniqueFd proc;
     std::vector<UniqueFd> sources;
     UniqueFd root;
     UniqueFd target;
@@ -65,6 +66,17 @@ Status open_pipe(UniqueFd& read_end, UniqueFd& write_end) {
         if (!*owner) return fail("pipe2: no file descriptor above 2 is free");
     }
     return {};
+}
+
+/// The launcher's /proc, by which the client learns its pid as the launcher sees it. None, if that is not the
+/// /proc of the launcher's own pid namespace: what it said would be somebody else's.
+UniqueFd open_own_proc() {
+    UniqueFd proc(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (proc && proc.get() <= 2) proc.reset(::fcntl(proc.get(), F_DUPFD_CLOEXEC, 3));
+    std::array<char, 12> self = {};
+    if (!proc || ::readlinkat(proc.get(), "self", self.data(), self.size() - 1) <= 0) return {};
+    if (std::strtol(self.data(), nullptr, 10) != ::getpid()) return {};
+    return proc;
 }
 
 std::string_view variable(const std::vector<std::string>& env, std::string_view name) {
@@ -239,9 +251,10 @@ void lay_out_fds(const SandboxSpec& spec, const LaunchFds& fds, ChildPlan& plan)
     plan.status_pipe = fds.status_write.get();
     plan.go_pipe = fds.go_read.get();
     plan.launcher_pidfd = fds.launcher.get();
+    plan.proc = fds.proc.get();
     for (const std::vector<int>& group :
          {plan.fds, plan.sources,
-          std::vector<int>{plan.report_pipe, plan.status_pipe, plan.go_pipe, plan.launcher_pidfd,
+          std::vector<int>{plan.report_pipe, plan.status_pipe, plan.go_pipe, plan.launcher_pidfd, plan.proc,
                            plan.target_tree, plan.root_tree}}) {
         for (const int fd : group) {
             if (fd >= 0) plan.kept_fds.push_back(static_cast<unsigned>(fd));
@@ -305,6 +318,10 @@ bool read_fully(int fd, void* data, std::size_t size) {
         done += static_cast<std::size_t>(got);
     }
     return true;
+}
+
+ClientExit to_exit(const ExitRecord& record) {
+    return {record.code == CLD_EXITED ? ClientExit::Kind::Exited : ClientExit::Kind::Signaled, record.value};
 }
 
 /// Waits until the process behind `pidfd` is gone; what waitid(2) says of it.
@@ -372,6 +389,8 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
         const int errnum = errno;
         return refuse(fail_errno(errnum, "pidfd_open"));
     }
+    fds.proc = open_own_proc();
+    plan.tell_namespaces = spec.tell_namespaces;
     lay_out_fds(spec, fds, plan);
     std::vector<std::string> arguments = spec.argv;
     for (std::string& argument : arguments) plan.argv.push_back(argument.data());
@@ -403,7 +422,10 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     if (pid == 0) run_child(plan);
     const int clone_errnum = errno;
     sys::set_signal_mask(old_mask, nullptr);
-    if (pid < 0) return tl::unexpected(explain_clone_error(clone_errnum, spec.namespaces, spec.cgroup_fd));
+    if (pid < 0) {
+        return tl::unexpected(
+            explain_clone_error(clone_errnum, spec.namespaces, spec.cgroup_fd, read_user_namespace_rules()));
+    }
     // From here on every way out kills the child and waits for it: ~RunningClient.
     client.init_pid_ = static_cast<pid_t>(pid);
     client.pidfd_.reset(pidfd);
@@ -413,6 +435,7 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     fds.go_read.reset();
 
     Status prepared = spec.namespaces.user ? write_user_map(client.init_pid_, plan.user) : Status{};
+    if (!prepared) prepared = Failure(explain_map_error(prepared.error(), read_user_namespace_rules()));
     if (prepared) prepared = raise_hard_limits(client.init_pid_, spec.rlimits);
     if (prepared) let_go(fds.go_write.get());
     fds.go_write.reset();
@@ -420,11 +443,24 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     // Why the report counts first: a child that has failed already is a reason for what failed here.
     ChildReport report;
     if (read_fully(fds.report_read.get(), &report, sizeof report)) {
-        return tl::unexpected(explain_report(report, plan, spec.argv.front()));
+        return tl::unexpected(explain_report(report, plan, spec.argv.front(), read_user_namespace_rules()));
     }
     if (!prepared) return refuse(std::move(prepared));
+    if (fds.proc) client.read_identity();
     client.started_ = std::chrono::steady_clock::now();
     return client;
+}
+
+/// It was written before exec, so it is there; unless something killed the client before, and then init's
+/// word comes first, or none does.
+void RunningClient::read_identity() {
+    StatusRecord record;
+    if (!read_fully(status_pipe_.get(), &record, sizeof record)) return;
+    if (record.kind == StatusRecord::Kind::Identity) {
+        identity_ = record.identity;
+    } else {
+        exit_ = to_exit(record.exit);
+    }
 }
 
 RunningClient& RunningClient::operator=(RunningClient&& other) noexcept {
@@ -436,6 +472,8 @@ RunningClient& RunningClient::operator=(RunningClient&& other) noexcept {
     init_pid_ = other.init_pid_;
     pidfd_ = std::move(other.pidfd_);
     status_pipe_ = std::move(other.status_pipe_);
+    identity_ = other.identity_;
+    exit_ = other.exit_;
     cgroup_ = std::move(other.cgroup_);
     started_ = other.started_;
     time_limit_ = other.time_limit_;
@@ -469,11 +507,12 @@ void RunningClient::kill() {
 
 ClientExit RunningClient::wait() {
     const siginfo_t end = await_end(pidfd_.get());
-    ExitRecord record;
+    StatusRecord record;
     ClientExit result{ClientExit::Kind::Lost, SIGKILL};
-    if (read_fully(status_pipe_.get(), &record, sizeof record)) {
-        result.kind = record.code == CLD_EXITED ? ClientExit::Kind::Exited : ClientExit::Kind::Signaled;
-        result.value = record.value;
+    if (exit_) {
+        result = *exit_;
+    } else if (read_fully(status_pipe_.get(), &record, sizeof record)) {
+        result = to_exit(record.exit);
     } else if (end.si_code == CLD_KILLED) {
         result.value = end.si_status;
     }

@@ -108,6 +108,9 @@ struct SandboxSpec {
     /// returned. -1: the launcher's own.
     int cgroup_fd = -1;
 
+    /// The client tells the numbers of its namespaces (RunningClient::identity()), not only its pid.
+    bool tell_namespaces = false;
+
     /// The client in a session of its own: no controlling terminal (so no TIOCSTI), kill(0, …) stays inside.
     bool new_session = true;
     /// Sets the loopback interface of a new network namespace up (costs 0.1 ms).

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <optional>
@@ -359,6 +360,17 @@ std::optional<int> system_call_number(std::string_view name) {
     const auto [kind, number] = resolve(std::string(name));
     if (kind != NameKind::Here) return std::nullopt;
     return number;
+}
+
+std::string system_call_name(int number) {
+    char* known = ::seccomp_syscall_resolve_num_arch(SCMP_ARCH_X86_64, number);
+    const std::string name = known != nullptr ? known : "";
+    std::free(known);
+    if (!name.empty()) return name;
+    for (const NewSystemCall& call : kNewSystemCalls) {
+        if (call.number == number) return std::string(call.name);
+    }
+    return "";
 }
 
 }  // namespace postern

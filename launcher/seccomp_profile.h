@@ -65,5 +65,7 @@ Result<SeccompProfile> parse_seccomp_profile(std::string_view json, const Seccom
 
 /// Number of a system call on x86-64, also of those that the installed libseccomp is too old for.
 std::optional<int> system_call_number(std::string_view name);
+/// And back; empty for a number that this build has no name for.
+std::string system_call_name(int number);
 
 }  // namespace postern

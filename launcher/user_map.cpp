@@ -19,8 +19,8 @@ Status write_once(const std::string& path, const std::string& text) {
         const int errnum = errno;
         return fail_errno(
             errnum,
-            "user namespace: writing \"{}\" to {} (an AppArmor profile or the lack of a mapping right of "
-            "the enclosing namespace forbids it; start as root or leave \"user\" out of the namespaces)",
+            "user namespace: writing \"{}\" to {} (the enclosing namespace or an AppArmor profile gives no "
+            "right to map; start as root or leave \"user\" out of the namespaces)",
             text, path);
     }
     return {};
