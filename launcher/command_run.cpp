@@ -6,6 +6,8 @@
 #include "launcher/commands.h"
 #include "launcher/explain.h"
 #include "launcher/launch.h"
+#include "launcher/launch_cache.h"
+#include "launcher/launch_key.h"
 #include "launcher/launch_options.h"
 #include "launcher/refusal_report.h"
 #include "launcher/sandbox_from_profile.h"
@@ -48,15 +50,15 @@ int supervise(Supervisor& supervisor, RunningClient client) {
     return ended->exit.status();
 }
 
-int run_plain(Supervisor& supervisor, const RunOptions& options, const Profile& profile, SandboxSpec spec) {
+int run_plain(Supervisor& supervisor, const CompiledLaunch& launch, SandboxSpec spec) {
     std::optional<Cgroup> cgroup;
-    if (!profile.sandbox.cgroup.empty()) {
-        auto created = Cgroup::create(fmt::format("{}", ::getpid()), cgroup_limits(profile));
+    if (!launch.cgroup_limits.empty()) {
+        auto created = Cgroup::create(fmt::format("{}", ::getpid()), launch.cgroup_limits);
         if (!created) return report(created.error(), kLaunchFailed);
         spec.cgroup_fd = created->fd();
         cgroup.emplace(std::move(*created));
     }
-    options.print_weakenings(profile);
+    for (const std::string& line : launch.weakenings) fmt::print(stderr, "{}", line);
     auto client = start_sandbox(spec);
     if (!client) return report(client.error().error, client.error().exit_status);
     return supervise(supervisor, std::move(*client));
@@ -84,12 +86,22 @@ int run_on_grant(Supervisor& supervisor, const RunOptions& options, const Profil
     return status;
 }
 
-int run(const RunOptions& options, const CommandLine& command) {
-    auto profile = options.load();
+/// Where nothing but the environment and the command is left to be decided.
+CompiledLaunch compile(const RunOptions& options, const Profile& profile, const SandboxSpec& spec) {
+    CompiledLaunch launch{spec, profile.sandbox.env_keep, profile.sandbox.env_set, cgroup_limits(profile),
+                          options.spoken_weakenings(profile)};
+    launch.spec.argv.clear();
+    launch.spec.env.clear();
+    return launch;
+}
+
+int run(const RunOptions& options, const std::optional<LaunchKey>& key, const CommandLine& command) {
+    std::vector<ReadFile> read;
+    auto profile = options.load(&read);
     if (!profile) return report(profile.error(), kLaunchFailed);
     if (auto slice = check_slice(*profile, options.slice); !slice)
         return report(slice.error(), kLaunchFailed);
-    auto spec = sandbox_from_profile(*profile, own_environment());
+    auto spec = sandbox_from_profile(*profile, own_environment(), &read);
     if (!spec) return report(spec.error(), kLaunchFailed);
     spec->argv = command;
     if (auto present = check_command(*spec); !present)
@@ -102,14 +114,32 @@ int run(const RunOptions& options, const CommandLine& command) {
     // Before anything else is begun: from here on a signal ends what was begun in order.
     auto supervisor = Supervisor::create();
     if (!supervisor) return report(supervisor.error(), kLaunchFailed);
-    if (options.device.empty() && files->empty())
-        return run_plain(*supervisor, options, *profile, std::move(*spec));
+    if (options.device.empty() && files->empty()) {
+        const CompiledLaunch launch = compile(options, *profile, *spec);
+        if (key) {
+            if (const auto cache = LaunchCache::open()) cache->keep(key->text, read, launch);
+        }
+        return run_plain(*supervisor, launch, std::move(*spec));
+    }
     return run_on_grant(*supervisor, options, *profile, std::move(*spec), std::move(*files));
 }
 
 }  // namespace
 
-Command add_run_command(CLI::App& app) {
+std::optional<int> run_kept(const LaunchKey& key) {
+    const auto cache = LaunchCache::open();
+    if (!cache) return std::nullopt;
+    const auto launch = cache->find(key.text);
+    if (!launch) return std::nullopt;
+    SandboxSpec spec = launch->spec;
+    spec.argv = key.command;
+    spec.env = client_environment(launch->env_keep, launch->env_set, own_environment());
+    auto supervisor = Supervisor::create();
+    if (!supervisor) return report(supervisor.error(), kLaunchFailed);
+    return run_plain(*supervisor, *launch, std::move(spec));
+}
+
+Command add_run_command(CLI::App& app, std::optional<LaunchKey> key) {
     auto options = std::make_shared<RunOptions>();
     CLI::App* command =
         app.add_subcommand("run", "run one client in a sandbox, with a slice of a device or without one");
@@ -117,7 +147,7 @@ Command add_run_command(CLI::App& app) {
         "usage: postern run [--device BDF] [--profile NAME|FILE] [--slice N] [sandbox flags] -- CMD [ARG…]");
     options->add_to(*command);
     command->add_option("--slice", options->slice, "slice of the device, 0 without")->type_name("N");
-    return [options](const CommandLine& rest) { return run(*options, rest); };
+    return [options, key](const CommandLine& rest) { return run(*options, key, rest); };
 }
 
 }  // namespace postern
