@@ -14,6 +14,12 @@ namespace postern {
 /// names it.
 [[nodiscard]] Result<std::string> read_file(const std::string& path, size_t limit);
 
+/// A file that something was made from, with what it held then.
+struct ReadFile {
+    std::string path;
+    std::string text;
+};
+
 /// One write(2) to an existing file, as sysfs and procfs want it.
 [[nodiscard]] Status write_file(const std::string& path, std::string_view text);
 

@@ -53,9 +53,9 @@ int lint(const ProfileOptions& options) {
     }
     const std::vector<std::string> weak = weakenings(profile);
     if (options.json) {
-        fmt::print(
-            "{}\n",
-            Json{{"profile", profile.name}, {"files", subject->loaded.files}, {"weakens", weak}}.dump(2));
+        std::vector<std::string> names;
+        for (const ReadFile& each : subject->loaded.files) names.push_back(each.path);
+        fmt::print("{}\n", Json{{"profile", profile.name}, {"files", names}, {"weakens", weak}}.dump(2));
         return 0;
     }
     for (const std::string& each : weak) fmt::print("profile {}: note: {}\n", profile.name, each);

@@ -12,6 +12,8 @@
 #include "launcher/explain.h"
 #include "launcher/forbidden_call.h"
 #include "launcher/launch.h"
+#include "launcher/launch_cache.h"
+#include "launcher/launch_key.h"
 #include "launcher/launch_options.h"
 #include "launcher/refusal_report.h"
 #include "launcher/sandbox_from_profile.h"
@@ -73,16 +75,15 @@ int supervise(Supervisor& supervisor, StatusReport& status, RunningClient client
     return ended->exit.status();
 }
 
-int run_plain(Supervisor& supervisor, StatusReport& status, const RunOptions& options, const Profile& profile,
-              SandboxSpec spec) {
+int run_plain(Supervisor& supervisor, StatusReport& status, const CompiledLaunch& launch, SandboxSpec spec) {
     std::optional<Cgroup> cgroup;
-    if (!profile.sandbox.cgroup.empty()) {
-        auto created = Cgroup::create(fmt::format("{}", ::getpid()), cgroup_limits(profile));
+    if (!launch.cgroup_limits.empty()) {
+        auto created = Cgroup::create(fmt::format("{}", ::getpid()), launch.cgroup_limits);
         if (!created) return report(created.error(), kLaunchFailed);
         spec.cgroup_fd = created->fd();
         cgroup.emplace(std::move(*created));
     }
-    options.print_weakenings(profile);
+    for (const std::string& line : launch.weakenings) fmt::print(stderr, "{}", line);
     auto client = start_sandbox(spec);
     if (!client) return report(client.error().error, client.error().exit_status);
     return supervise(supervisor, status, std::move(*client),
@@ -115,15 +116,25 @@ int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptio
     return status;
 }
 
-int run(const RunOptions& options, const CommandLine& command) {
+/// Where nothing but the environment and the command is left to be decided.
+CompiledLaunch compile(const RunOptions& options, const Profile& profile, const SandboxSpec& spec) {
+    CompiledLaunch launch{spec, profile.sandbox.env_keep, profile.sandbox.env_set, cgroup_limits(profile),
+                          options.spoken_weakenings(profile)};
+    launch.spec.argv.clear();
+    launch.spec.env.clear();
+    return launch;
+}
+
+int run(const RunOptions& options, const std::optional<LaunchKey>& key, const CommandLine& command) {
     // Before postern has fds of its own that could pass for the caller's.
     auto status = StatusReport::open(options.info_fd, options.status_fd);
     if (!status) return report(status.error(), kLaunchFailed);
-    auto profile = options.load();
+    std::vector<ReadFile> read;
+    auto profile = options.load(&read);
     if (!profile) return report(profile.error(), kLaunchFailed);
     if (auto slice = check_slice(*profile, options.slice); !slice)
         return report(slice.error(), kLaunchFailed);
-    auto spec = sandbox_from_profile(*profile, own_environment());
+    auto spec = sandbox_from_profile(*profile, own_environment(), &read);
     if (!spec) return report(spec.error(), kLaunchFailed);
     spec->argv = command;
     spec->tell_namespaces = status->is_wanted();
@@ -137,14 +148,34 @@ int run(const RunOptions& options, const CommandLine& command) {
     // Before anything else is begun: from here on a signal ends what was begun in order.
     auto supervisor = Supervisor::create();
     if (!supervisor) return report(supervisor.error(), kLaunchFailed);
-    if (options.device.empty() && files->empty())
-        return run_plain(*supervisor, *status, options, *profile, std::move(*spec));
+    if (options.device.empty() && files->empty()) {
+        const CompiledLaunch launch = compile(options, *profile, *spec);
+        if (key) {
+            if (const auto cache = LaunchCache::open()) cache->keep(key->text, read, launch);
+        }
+        return run_plain(*supervisor, *status, launch, std::move(*spec));
+    }
     return run_on_grant(*supervisor, *status, options, *profile, *spec, std::move(*files));
 }
 
 }  // namespace
 
-Command add_run_command(CLI::App& app) {
+std::optional<int> run_kept(const LaunchKey& key) {
+    const auto cache = LaunchCache::open();
+    if (!cache) return std::nullopt;
+    const auto launch = cache->find(key.text);
+    if (!launch) return std::nullopt;
+    SandboxSpec spec = launch->spec;
+    spec.argv = key.command;
+    spec.env = client_environment(launch->env_keep, launch->env_set, own_environment());
+    auto supervisor = Supervisor::create();
+    if (!supervisor) return report(supervisor.error(), kLaunchFailed);
+    auto status = StatusReport::open(std::nullopt, std::nullopt);
+    if (!status) return report(status.error(), kLaunchFailed);
+    return run_plain(*supervisor, *status, *launch, std::move(spec));
+}
+
+Command add_run_command(CLI::App& app, std::optional<LaunchKey> key) {
     auto options = std::make_shared<RunOptions>();
     CLI::App* command =
         app.add_subcommand("run", "run one client in a sandbox, with a slice of a device or without one");
@@ -160,7 +191,7 @@ Command add_run_command(CLI::App& app) {
         ->add_option("--json-status-fd", options->status_fd,
                      "write a line in JSON when the client runs, and one at its end: status and reason")
         ->type_name("FD");
-    return [options](const CommandLine& rest) { return run(*options, rest); };
+    return [options, key](const CommandLine& rest) { return run(*options, key, rest); };
 }
 
 }  // namespace postern

@@ -3,8 +3,11 @@
 
 #include <CLI/App.hpp>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "launcher/launch_key.h"
 
 // The subcommands of `postern`. Each add_*_command() describes one to the command line parser and returns
 // what runs when it was chosen: a function that gives the exit status. Errors are printed there, once, by
@@ -18,7 +21,10 @@ struct Error;
 using CommandLine = std::vector<std::string>;
 using Command = std::function<int(const CommandLine& rest)>;
 
-[[nodiscard]] Command add_run_command(CLI::App& app);
+/// `key`: what the launch is to be kept for, if it can be.
+[[nodiscard]] Command add_run_command(CLI::App& app, std::optional<LaunchKey> key = std::nullopt);
+/// `postern run` as it was compiled before; nullopt: it was not.
+[[nodiscard]] std::optional<int> run_kept(const LaunchKey& key);
 [[nodiscard]] Command add_pool_command(CLI::App& app);
 [[nodiscard]] Command add_check_command(CLI::App& app);
 [[nodiscard]] Command add_devices_command(CLI::App& app);

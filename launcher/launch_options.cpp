@@ -20,7 +20,7 @@ void LaunchOptions::add_to(CLI::App& command) {
     command.prefix_command();  // the first word that is no option begins the client's command line
 }
 
-Result<Profile> LaunchOptions::load() const {
+Result<Profile> LaunchOptions::load(std::vector<ReadFile>* read) const {
     Profile loaded;
     if (profile.empty()) {
         POSTERN_ASSIGN(loaded, read_profile(Json{{"postern", 1}}, false));
@@ -29,6 +29,7 @@ Result<Profile> LaunchOptions::load() const {
     } else {
         POSTERN_ASSIGN(LoadedProfile from_file, load_profile(profile));
         loaded = std::move(from_file.profile);
+        if (read != nullptr) *read = std::move(from_file.files);
     }
     POSTERN_TRY(sandbox.apply(loaded.sandbox));
     if (loaded.device && device.empty()) {
@@ -40,11 +41,16 @@ Result<Profile> LaunchOptions::load() const {
     return loaded;
 }
 
+std::vector<std::string> LaunchOptions::spoken_weakenings(const Profile& loaded) const {
+    std::vector<std::string> lines;
+    if (quiet) return lines;
+    for (const std::string& weakening : weakenings(loaded))
+        lines.push_back(fmt::format("postern: profile {} weakens the sandbox: {}\n", loaded.name, weakening));
+    return lines;
+}
+
 void LaunchOptions::print_weakenings(const Profile& loaded) const {
-    if (quiet) return;
-    for (const std::string& weakening : weakenings(loaded)) {
-        fmt::print(stderr, "postern: profile {} weakens the sandbox: {}\n", loaded.name, weakening);
-    }
+    for (const std::string& line : spoken_weakenings(loaded)) fmt::print(stderr, "{}", line);
 }
 
 Result<Json> forecast_plan(const Profile& profile, const std::string& device) {

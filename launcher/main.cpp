@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <map>
@@ -13,7 +15,52 @@
 namespace postern {
 namespace {
 
+using AddCommand = Command (*)(CLI::App& app);
+
+struct NamedCommand {
+    std::string_view name;
+    AddCommand add;
+};
+
+constexpr NamedCommand kCommands[] = {
+    {"run", [](CLI::App& app) { return add_run_command(app); }},
+    {"pool", add_pool_command},
+    {"check", add_check_command},
+    {"devices", add_devices_command},
+    {"bind", add_bind_command},
+    {"unbind", add_unbind_command},
+    {"profile", add_profile_command},
+    {"bench", add_bench_command},
+    {"ps", add_ps_command},
+    {"revoke", add_revoke_command},
+    {"monitor", add_monitor_command},
+    {"guard", add_guard_command},
+    {"completion", add_completion_command},
+};
+
+/// Describing all commands to the parser takes longer than a launch: one that is named alone is described
+/// alone. (Completion tells of all of them.)
+std::vector<Command> add_commands(CLI::App& app, const std::vector<std::string>& words,
+                                  const std::optional<LaunchKey>& key) {
+    if (key) return {add_run_command(app, key)};
+    const std::string_view first = words.empty() ? std::string_view() : words.front();
+    std::vector<Command> commands;
+    for (const NamedCommand& each : kCommands) {
+        if (each.name == first && first != "completion") return {each.add(app)};
+    }
+    for (const NamedCommand& each : kCommands) commands.push_back(each.add(app));
+    return commands;
+}
+
 int main_with_arguments(std::vector<std::string> words) {
+    const auto key = launch_key(words);
+    if (key) {
+        if (const auto status = run_kept(*key)) {
+            // Nothing is left that ends in order: the kernel takes the memory faster than destructors do.
+            (void)std::fflush(nullptr);
+            ::_exit(*status);
+        }
+    }
     // What is behind the first "--" is the client's command line: the parser must not look at it.
     const auto dashes = std::find(words.begin(), words.end(), "--");
     CommandLine rest(dashes == words.end() ? dashes : dashes + 1, words.end());
@@ -23,12 +70,7 @@ int main_with_arguments(std::vector<std::string> words) {
         "Launches clients of user space PCI drivers in a sandbox, with a guarded piece of the device.",
         "postern");
     app.require_subcommand(1);
-    const std::vector<Command> commands{
-        add_run_command(app),       add_pool_command(app),    add_check_command(app),
-        add_devices_command(app),   add_bind_command(app),    add_unbind_command(app),
-        add_profile_command(app),   add_bench_command(app),   add_ps_command(app),
-        add_revoke_command(app),    add_monitor_command(app), add_guard_command(app),
-        add_completion_command(app)};
+    const std::vector<Command> commands = add_commands(app, words, key);
     add_version_flags(app, "postern " POSTERN_VERSION);
     const auto chosen = [&] {
         return app.get_subcommands().empty() ? nullptr : app.get_subcommands().front();

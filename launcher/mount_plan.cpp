@@ -2,9 +2,11 @@
 #include "launcher/mount_plan.h"
 
 #include <linux/mount.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstdlib>
 #include <memory>
 #include <optional>
@@ -315,6 +317,15 @@ bool is_host_root(const std::string& path) {
     return real && std::string_view(real.get()) == "/";
 }
 
+/// Whether the folder `root` is there and has no `path`. Only to do no work in vain: what is mounted there
+/// goes only where a folder is, and a folder that comes later is the root's own, read-only and without device
+/// nodes.
+bool lacks(const std::string& root, const std::string& path) {
+    struct stat status = {};
+    return ::lstat(root.c_str(), &status) == 0 && S_ISDIR(status.st_mode) &&
+           ::lstat((root + path).c_str(), &status) != 0 && errno == ENOENT;
+}
+
 }  // namespace
 
 Result<MountPlan> make_mount_plan(const SandboxSpec& spec) {
@@ -348,7 +359,7 @@ Result<MountPlan> make_mount_plan(const SandboxSpec& spec) {
             plan.root_source = spec.root.path;
             plan.steps.push_back(proc_step(spec, "/proc", "/proc"));
             plan.steps.back().optional_target = true;
-            add_dev(plan.steps, "/dev", true, "/dev");
+            if (!lacks(spec.root.path, "/dev")) add_dev(plan.steps, "/dev", true, "/dev");
             plan.steps.push_back(tmpfs_step("/tmp", "1777", "/tmp"));
             plan.steps.back().optional_target = true;
             break;

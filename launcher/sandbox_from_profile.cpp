@@ -16,7 +16,8 @@ namespace {
 
 constexpr size_t kMaxSeccompBytes = 4 << 20;
 
-Result<std::vector<sock_filter>> seccomp_program(const Profile& profile, const SandboxSpec& spec) {
+Result<std::vector<sock_filter>> seccomp_program(const Profile& profile, const SandboxSpec& spec,
+                                                 std::vector<ReadFile>* read) {
     const std::string& name = profile.sandbox.seccomp;
     if (name == "none") return std::vector<sock_filter>{};
     std::string file = name;
@@ -25,25 +26,13 @@ Result<std::vector<sock_filter>> seccomp_program(const Profile& profile, const S
     } else if (!name.starts_with('/')) {
         file = profile.folder + "/" + name;
     }
-    POSTERN_ASSIGN(const std::string text, read_file(file, kMaxSeccompBytes));
+    POSTERN_ASSIGN(std::string text, read_file(file, kMaxSeccompBytes));
     auto parsed = parse_seccomp_profile(text, seccomp_conditions(spec.capabilities));
     if (!parsed) return propagate(std::move(parsed), file);
     auto program = compile_seccomp_filter(*parsed);
     if (!program) return propagate(std::move(program), file);
+    if (read != nullptr) read->push_back({file, std::move(text)});
     return program;
-}
-
-std::vector<std::string> client_environment(const SandboxProfile& sandbox,
-                                            const std::vector<std::string>& environment) {
-    std::vector<std::string> result;
-    for (const std::string& entry : environment) {
-        const std::string name = entry.substr(0, entry.find('='));
-        const bool kept =
-            std::find(sandbox.env_keep.begin(), sandbox.env_keep.end(), name) != sandbox.env_keep.end();
-        if (kept && !sandbox.env_set.contains(name)) result.push_back(entry);
-    }
-    for (const auto& [name, value] : sandbox.env_set) result.push_back(fmt::format("{}={}", name, value));
-    return result;
 }
 
 }  // namespace
@@ -54,8 +43,21 @@ std::vector<std::string> own_environment() {
     return result;
 }
 
-Result<SandboxSpec> sandbox_from_profile(const Profile& profile,
-                                         const std::vector<std::string>& environment) {
+std::vector<std::string> client_environment(const std::vector<std::string>& keep,
+                                            const std::map<std::string, std::string>& set,
+                                            const std::vector<std::string>& environment) {
+    std::vector<std::string> result;
+    for (const std::string& entry : environment) {
+        const std::string name = entry.substr(0, entry.find('='));
+        const bool kept = std::find(keep.begin(), keep.end(), name) != keep.end();
+        if (kept && !set.contains(name)) result.push_back(entry);
+    }
+    for (const auto& [name, value] : set) result.push_back(fmt::format("{}={}", name, value));
+    return result;
+}
+
+Result<SandboxSpec> sandbox_from_profile(const Profile& profile, const std::vector<std::string>& environment,
+                                         std::vector<ReadFile>* read) {
     const SandboxProfile& sandbox = profile.sandbox;
     const auto context = [&](std::string_view key) {
         return profile.name.empty() ? fmt::format("sandbox.{}", key)
@@ -84,7 +86,7 @@ Result<SandboxSpec> sandbox_from_profile(const Profile& profile,
         if (!capability) return propagate(std::move(capability), context("capabilities"));
         spec.capabilities.push_back(*capability);
     }
-    auto program = seccomp_program(profile, spec);
+    auto program = seccomp_program(profile, spec, read);
     if (!program) return propagate(std::move(program), context("seccomp"));
     spec.seccomp = std::move(*program);
     spec.no_new_privs = sandbox.no_new_privs;
@@ -97,7 +99,7 @@ Result<SandboxSpec> sandbox_from_profile(const Profile& profile,
     spec.uid = sandbox.uid;
     spec.gid = sandbox.gid;
     if (spec.namespaces.uts) spec.hostname = sandbox.hostname;
-    spec.env = client_environment(sandbox, environment);
+    spec.env = client_environment(sandbox.env_keep, sandbox.env_set, environment);
     spec.cwd = sandbox.cwd;
     spec.time_limit = sandbox.time_limit;
     return spec;
