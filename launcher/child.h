@@ -21,10 +21,12 @@ enum class ChildStep : int {
     CloseFds,
     Signals,
     CgroupNamespace,
+    Network,
     PrivateMounts,
     Sources,
     AwaitLauncher,
     Identity,
+    Clocks,
     Overlays,
     NewRoot,
     Mounts,
@@ -32,6 +34,9 @@ enum class ChildStep : int {
     EnterRoot,
     Hostname,
     Loopback,
+    Locks,
+    LateUserNamespace,
+    NoMoreUserNamespaces,
     BoundingSet,
     DieWithLauncher,
     Fork,
@@ -45,6 +50,7 @@ enum class ChildStep : int {
     Limits,
     SeccompEarly,
     Capabilities,
+    Block,
     WorkingFolder,
     Command,
     SeccompLate,
@@ -63,6 +69,7 @@ struct ChildReport {
     bool found = false;      ///< Exec: there was a file, but it could not be run
     bool is_script = false;  ///< Exec: a script that only its fd leads to
     char call[24] = {};      ///< the system call
+    char detail[256] = {};   ///< what was found instead
 };
 
 /// How init tells how the client ended.
@@ -90,6 +97,9 @@ struct ChildPlan {
     int root_tree = -1;              ///< the root: opened by the launcher already, or -1
     std::vector<dev_t> own_devices;  ///< st_dev of each tmpfs made so far; capacity reserved
     std::vector<unsigned> kept_fds;  ///< sorted: what CloseFds leaves open
+    bool make_targets = false;       ///< see SandboxSpec
+    unsigned covered_roots = 0;      ///< how often something was mounted on "/" of the new root
+    std::vector<int> init_fds;       ///< what init keeps; capacity reserved for the locks
 
     std::string hostname;
     bool set_hostname = false;
@@ -98,11 +108,25 @@ struct ChildPlan {
     bool no_new_privs = true;
     bool landlock = true;
     std::uint64_t capabilities = 0;  ///< bit set of those kept
+    bool keep_capabilities = false;
     std::vector<ResourceLimit> limits;
-    std::vector<sock_filter> seccomp;
+    std::vector<std::vector<sock_filter>> seccomp;
+    bool as_pid_1 = false;
+    bool no_more_user_namespaces = false;
+    bool assert_no_more_user_namespaces = false;
+    bool has_clocks = false;
+    char clock_offsets[96] = {};  ///< lines for timens_offsets
+    std::vector<std::string> lock_files;
+    int late_user_fd = -1;
+    int block_fd = -1;
+    int net_fd = -1;
+    int umask = 022;  ///< the launcher's, which the client has again
 
-    std::string cwd;
-    bool cwd_required = false;
+    /// Tried in turn; with one alone it must be possible.
+    std::vector<std::string> folders;
+    /// One for each of `folders`: what PWD in the environment is when it is that one; empty: PWD is not told.
+    std::vector<std::string> folder_entries;
+    char** folder_entry = nullptr;  ///< where in `env` it goes
     /// Host root: the one absolute path, and the file it must lead to. Other roots: what is tried in turn.
     std::vector<std::string> candidates;
     bool has_target = false;
@@ -116,6 +140,7 @@ struct ChildPlan {
     std::vector<char*> env;      ///< ends with nullptr
     char* listen_pid = nullptr;  ///< where in `env` the digits of LISTEN_PID go; room for 11 bytes
     std::vector<int> fds;        ///< the client's, in order
+    std::vector<unsigned> inherited_fds;  ///< sorted: the client's, under the number they have
     std::vector<int> moved_fds;  ///< same size, scratch
 
     int report_pipe = -1;  ///< write end

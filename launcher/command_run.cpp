@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <CLI/CLI.hpp>
-#include <chrono>
-#include <csignal>
 #include <memory>
 #include <optional>
 
 #include "broker-core/manifest.h"
-#include "launcher/cgroup_events.h"
 #include "launcher/commands.h"
-#include "launcher/exit_reason.h"
 #include "launcher/explain.h"
-#include "launcher/forbidden_call.h"
 #include "launcher/launch.h"
 #include "launcher/launch_cache.h"
 #include "launcher/launch_key.h"
@@ -18,6 +13,7 @@
 #include "launcher/refusal_report.h"
 #include "launcher/sandbox_from_profile.h"
 #include "launcher/status_report.h"
+#include "launcher/supervise.h"
 #include "launcher/supervisor.h"
 
 namespace postern {
@@ -49,32 +45,6 @@ int print_plan(const RunOptions& options, const Profile& profile, const SandboxS
     return 0;
 }
 
-/// How long the kernel's log may take to have what a client was killed for.
-constexpr std::chrono::milliseconds kLogPatience{100};
-
-/// Waits for the one client, tells how it ended, and gives its status.
-int supervise(Supervisor& supervisor, StatusReport& status, RunningClient client,
-              const StatusReport::Started& place, int cgroup, bool has_filter) {
-    const pid_t pid = client.identity().pid;
-    const auto age = std::chrono::steady_clock::now() - client.started();
-    const auto started = std::chrono::system_clock::now() -
-                         std::chrono::duration_cast<std::chrono::system_clock::duration>(age);
-    StatusReport::Started told = place;
-    told.client = &client;
-    status.started(told);
-    supervisor.add(std::move(client));
-    auto ended = supervisor.wait_any();
-    if (!ended) return report(ended.error(), kLaunchFailed);
-    ExitEvidence evidence{read_cgroup_events(cgroup), std::nullopt, has_filter};
-    if (ended->exit.kind == ClientExit::Kind::Signaled && ended->exit.value == SIGSYS)
-        evidence.call = find_forbidden_call(pid, started, kLogPatience);
-    const ExitReason reason = find_exit_reason(ended->exit, evidence);
-    for (const std::string& line : exit_messages(reason, evidence.events))
-        fmt::print(stderr, "postern: {}\n", line);
-    status.ended(ended->exit.status(), reason);
-    return ended->exit.status();
-}
-
 int run_plain(Supervisor& supervisor, StatusReport& status, const CompiledLaunch& launch, SandboxSpec spec) {
     std::optional<Cgroup> cgroup;
     if (!launch.cgroup_limits.empty()) {
@@ -87,8 +57,7 @@ int run_plain(Supervisor& supervisor, StatusReport& status, const CompiledLaunch
     auto client = start_sandbox(spec);
     if (!client) return report(client.error().error, client.error().exit_status);
     return supervise(supervisor, status, std::move(*client),
-                     {nullptr, spec.namespaces, cgroup ? cgroup->path() : "", ""}, spec.cgroup_fd,
-                     !spec.seccomp.empty());
+                     {spec.namespaces, cgroup ? cgroup->path() : "", "", spec.cgroup_fd, !spec.seccomp.empty()});
 }
 
 int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptions& options,
@@ -104,8 +73,8 @@ int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptio
     if (client) {
         const LocalBroker::Place place = broker->place_of(slice);
         status = supervise(supervisor, report_to, std::move(*client),
-                           {nullptr, spec.namespaces, place.cgroup->path(), place.grant}, place.cgroup->fd(),
-                           !spec.seccomp.empty());
+                           {spec.namespaces, place.cgroup->path(), place.grant, place.cgroup->fd(),
+                            !spec.seccomp.empty()});
     } else {
         status = report(client.error().error, client.error().exit_status);
     }

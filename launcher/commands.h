@@ -25,6 +25,10 @@ using Command = std::function<int(const CommandLine& rest)>;
 [[nodiscard]] Command add_run_command(CLI::App& app, std::optional<LaunchKey> key = std::nullopt);
 /// `postern run` as it was compiled before; nullopt: it was not.
 [[nodiscard]] std::optional<int> run_kept(const LaunchKey& key);
+/// bubblewrap's command line reads its own words: `words` is what stands behind `program`, as its help calls
+/// it. For add_bwrap_command() and for a program that is called bwrap.
+[[nodiscard]] int run_bwrap(const std::string& program, const std::vector<std::string>& words);
+[[nodiscard]] Command add_bwrap_command(CLI::App& app);
 [[nodiscard]] Command add_pool_command(CLI::App& app);
 [[nodiscard]] Command add_check_command(CLI::App& app);
 [[nodiscard]] Command add_devices_command(CLI::App& app);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/compiled_launch.h"
 
+#include <tuple>
+
 #include "launcher/byte_archive.h"
 
 namespace postern {
@@ -18,7 +20,8 @@ void visit_root(Archive& archive, Text& root) {
 
 template <typename Archive, typename Entry>
 void visit_mount(Archive& archive, Entry& mount) {
-    auto& [type, source, target, options] = mount;
+    auto& [type, source, target, options, fd] = mount;
+    static_cast<void>(fd);  // only flags that make a launch one that is not kept can have it
     archive.one(type);
     archive.one(source);
     archive.one(target);
@@ -27,14 +30,15 @@ void visit_mount(Archive& archive, Entry& mount) {
 
 template <typename Archive, typename Spec>
 void visit_scalars(Archive& archive, Spec& spec) {
-    auto& [namespaces, root, mounts, seccomp, capabilities, no_new_privs, landlock, rlimits, uid, gid,
-           hostname, env, cwd, time_limit, cgroup_fd, tell_namespaces, new_session, loopback_up, argv, fds] = spec;
-    // Those are the launch's own.
-    static_cast<void>(env);
-    static_cast<void>(cgroup_fd);
-    static_cast<void>(tell_namespaces);
-    static_cast<void>(argv);
-    static_cast<void>(fds);
+    auto& [namespaces, root, mounts, seccomp, capabilities, keep_capabilities, no_new_privs, landlock,
+           rlimits, uid, gid, own_ids, keep_groups, hostname, env, cwd, tell_folder, time_limit, cgroup_fd,
+           tell_namespaces, new_session, loopback_up, argv, argv0, fds, inherited_fds, make_targets, as_pid_1,
+           no_more_user_namespaces, assert_no_more_user_namespaces, monotonic_offset, boottime_offset, net_fd,
+           joined_pid_namespace, late_user_fd, block_fd, sync_fd, lock_files, await_user_map] = spec;
+    // Those are the launch's own: launch_key() knows no option that sets them.
+    static_cast<void>(std::tie(env, cgroup_fd, tell_namespaces, argv, argv0, fds, inherited_fds, net_fd,
+                               joined_pid_namespace, late_user_fd, block_fd, sync_fd, lock_files,
+                               await_user_map, mounts));
     visit_root(archive, root);
     archive.one(namespaces);
     archive.one(seccomp);
@@ -49,7 +53,16 @@ void visit_scalars(Archive& archive, Spec& spec) {
     archive.one(time_limit);
     archive.one(new_session);
     archive.one(loopback_up);
-    static_cast<void>(mounts);
+    archive.one(keep_capabilities);
+    archive.one(own_ids);
+    archive.one(keep_groups);
+    archive.one(tell_folder);
+    archive.one(make_targets);
+    archive.one(as_pid_1);
+    archive.one(no_more_user_namespaces);
+    archive.one(assert_no_more_user_namespaces);
+    archive.one(monotonic_offset);
+    archive.one(boottime_offset);
 }
 
 template <typename Archive, typename Launch>

@@ -37,7 +37,12 @@ std::string nosuid_hint(const ChildReport& report) {
            "is so, too: leave the option \"suid\" out, or remount it there with suid";
 }
 
-std::string mount_hint(const MountStep& step, int errnum) {
+std::string mount_hint(const MountStep& step, const ChildReport& report) {
+    const int errnum = report.errnum;
+    if (step.kind == MountStep::Kind::Symlink && report.detail[0] != '\0')
+        return fmt::format("; Can't make symlink at {}: {}", step.target, report.detail);
+    if (errnum == ELOOP)
+        return fmt::format("; Can't mount on symlink destination {}: name what it leads to", step.target);
     if (step.kind == MountStep::Kind::Proc && errnum == EPERM) {
         return "; part of /proc is covered on this machine, as in a container, and then the kernel gives out "
                "no full one: "
@@ -74,7 +79,9 @@ std::string step_detail(const ChildReport& report, const ChildPlan& plan) {
         case ChildStep::Fds:
             return report.item < 0 ? "" : fmt::format(" number {}", report.item + 3);
         case ChildStep::WorkingFolder:
-            return " " + plan.cwd;
+            return plan.folders.empty() ? "" : " " + plan.folders.front();
+        case ChildStep::Locks:
+            return report.item < 0 ? "" : " " + plan.lock_files[item];
         default:
             return "";
     }
@@ -88,7 +95,7 @@ std::string step_hint(const ChildReport& report, const ChildPlan& plan, const Us
         case ChildStep::Sources:
             return is_mount ? nosuid_hint(report) + source_hint(plan.mounts.steps[item], report.errnum) : "";
         case ChildStep::Mounts:
-            return is_mount ? mount_hint(plan.mounts.steps[item], report.errnum) : "";
+            return is_mount ? mount_hint(plan.mounts.steps[item], report) : "";
         // The first that need a capability in the new user namespace.
         case ChildStep::CgroupNamespace:
         case ChildStep::PrivateMounts:
@@ -101,6 +108,9 @@ std::string step_hint(const ChildReport& report, const ChildPlan& plan, const Us
             return report.errnum == EPERM
                        ? "; raising a hard limit needs CAP_SYS_RESOURCE in the first user namespace"
                        : "";
+        case ChildStep::NoMoreUserNamespaces:
+            return report.errnum == EEXIST ? "; creation of new user namespaces was not disabled as requested"
+                                           : "";
         case ChildStep::Capabilities:
             return "; a capability can only be kept that the launcher has in this namespace and this kernel "
                    "knows";

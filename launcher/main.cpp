@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <string_view>
@@ -25,6 +26,7 @@ struct NamedCommand {
 constexpr NamedCommand kCommands[] = {
     {"run", [](CLI::App& app) { return add_run_command(app); }},
     {"pool", add_pool_command},
+    {"bwrap", add_bwrap_command},
     {"check", add_check_command},
     {"devices", add_devices_command},
     {"bind", add_bind_command},
@@ -52,7 +54,19 @@ std::vector<Command> add_commands(CLI::App& app, const std::vector<std::string>&
     return commands;
 }
 
-int main_with_arguments(std::vector<std::string> words) {
+/// A link to postern that is called bwrap is one; so is what runs as /proc/self/exe of such a program, if it
+/// is a hard link.
+bool is_called_bwrap(const std::string& program) {
+    if (std::filesystem::path(program).filename() == "bwrap") return true;
+    if (program != "/proc/self/exe") return false;
+    std::error_code code;
+    return std::filesystem::read_symlink("/proc/self/exe", code).filename() == "bwrap";
+}
+
+int main_with_arguments(const std::string& program, std::vector<std::string> words) {
+    if (is_called_bwrap(program)) return run_bwrap(program, words);
+    if (!words.empty() && words.front() == "bwrap")
+        return run_bwrap("postern bwrap", {words.begin() + 1, words.end()});
     const auto key = launch_key(words);
     if (key) {
         if (const auto status = run_kept(*key)) {
@@ -100,7 +114,8 @@ int main_with_arguments(std::vector<std::string> words) {
 
 int main(int argc, char** argv) {
     try {
-        return postern::main_with_arguments({argv + 1, argv + argc});
+        return postern::main_with_arguments(argc > 0 ? argv[0] : "postern",
+                                            {argv + std::min(argc, 1), argv + argc});
     } catch (const std::exception& error) {
         // The project's own code returns errors; this is the standard library running out of memory.
         return postern::report(postern::Error{error.what(), 0}, postern::kLaunchFailed);

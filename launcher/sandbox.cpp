@@ -88,6 +88,26 @@ std::string_view variable(const std::vector<std::string>& env, std::string_view 
     return {};
 }
 
+/// What cannot be had together.
+Status check_combinations(const SandboxSpec& spec) {
+    if (!spec.fds.empty() && !spec.inherited_fds.empty())
+        return fail("granted files and inherited ones have the same numbers; only one of them is possible");
+    for (const int fd : spec.inherited_fds) {
+        if (fd < 3) return fail("fd {} is inherited anyway", fd);
+    }
+    if (spec.as_pid_1 && !spec.namespaces.pid)
+        return fail("the client can be pid 1 only in a pid namespace of its own");
+    if (spec.as_pid_1 && (!spec.lock_files.empty() || spec.namespaces.time))
+        return fail("locks and the time namespace need an init, so the client cannot be pid 1");
+    if (spec.no_more_user_namespaces && !spec.namespaces.user)
+        return fail("user namespaces can only be ended in one of its own; add \"user\" to the namespaces");
+    if (spec.net_fd >= 0 && spec.namespaces.net)
+        return fail("a network namespace is either joined or new; leave \"net\" out of the namespaces");
+    if ((spec.monotonic_offset != 0 || spec.boottime_offset != 0) && !spec.namespaces.time)
+        return fail("offsets of clocks need the time namespace; add \"time\" to the namespaces");
+    return {};
+}
+
 Status check_strings(const SandboxSpec& spec) {
     if (spec.argv.empty()) return fail("no command is given");
     for (const std::string& argument : spec.argv) {
@@ -110,6 +130,7 @@ Status check_strings(const SandboxSpec& spec) {
         if (::fcntl(passed.fd, F_GETFD) < 0)
             return fail("fd {} (\"{}\") is not open", passed.fd, passed.name);
     }
+    if (Status alone = check_combinations(spec); !alone) return alone;
     if (spec.hostname && !spec.namespaces.uts) {
         return fail("\"hostname\" needs the uts namespace; add \"uts\" to the namespaces");
     }
@@ -147,11 +168,12 @@ UserMap choose_user_map(const SandboxSpec& spec) {
     constexpr std::uint64_t setuid = std::uint64_t{1} << CAP_SETUID;
     const bool capable = (sys::permitted_capabilities() & (setgid | setuid)) == (setgid | setuid);
     const bool privileged =
-        capable && id_exists("/proc/self/uid_map", spec.uid) && id_exists("/proc/self/gid_map", spec.gid);
+        capable && !spec.own_ids && id_exists("/proc/self/uid_map", spec.uid) && id_exists("/proc/self/gid_map", spec.gid);
     UserMap map = make_user_map(spec.uid, spec.gid, ::geteuid(), ::getegid(), privileged);
     // Without a new user namespace the ids are what they are, and groups can be dropped by who has the
     // capability.
     if (!spec.namespaces.user) map.may_set_groups = capable;
+    map.keep_groups = spec.keep_groups;
     return map;
 }
 
@@ -191,6 +213,8 @@ Status open_as_launcher(ChildPlan& plan, LaunchFds& fds) {
 
 void lay_out_env(const SandboxSpec& spec, std::vector<std::string>& storage, ChildPlan& plan) {
     storage = spec.env;
+    if (spec.tell_folder)
+        std::erase_if(storage, [](const std::string& entry) { return entry.starts_with("PWD="); });
     std::string* pid = nullptr;
     if (!spec.fds.empty()) {
         std::string names;
@@ -201,8 +225,18 @@ void lay_out_env(const SandboxSpec& spec, std::vector<std::string>& storage, Chi
         pid = &storage.back();
     }
     for (std::string& entry : storage) plan.env.push_back(entry.data());
+    if (spec.tell_folder) plan.env.push_back(plan.folder_entries.back().data());
     plan.env.push_back(nullptr);
+    if (spec.tell_folder) plan.folder_entry = &plan.env[plan.env.size() - 2];
     if (pid != nullptr) plan.listen_pid = pid->data() + std::strlen("LISTEN_PID=");
+}
+
+void lay_out_clocks(const SandboxSpec& spec, ChildPlan& plan) {
+    plan.has_clocks = spec.namespaces.time;
+    std::string lines;
+    if (spec.monotonic_offset != 0) lines += fmt::format("monotonic {} 0\n", spec.monotonic_offset);
+    if (spec.boottime_offset != 0) lines += fmt::format("boottime {} 0\n", spec.boottime_offset);
+    lines.copy(plan.clock_offsets, sizeof plan.clock_offsets - 1);
 }
 
 std::string own_folder() {
@@ -214,12 +248,25 @@ std::string own_folder() {
     return result.starts_with('/') ? result : "/";
 }
 
+void lay_out_folders(const SandboxSpec& spec, ChildPlan& plan) {
+    if (spec.cwd) {
+        plan.folders = {*spec.cwd};
+    } else {
+        plan.folders = {own_folder()};
+        const std::string_view home = variable(spec.env, "HOME");
+        if (spec.root.kind == Root::Kind::Bare && home.starts_with('/')) plan.folders.emplace_back(home);
+        plan.folders.emplace_back("/");
+    }
+    if (!spec.tell_folder) return;
+    for (const std::string& folder : plan.folders) plan.folder_entries.push_back("PWD=" + folder);
+}
+
 /// The host's own view decides for the host's root; any other root is searched by the child.
 tl::expected<void, LaunchError> lay_out_command(const SandboxSpec& spec, ChildPlan& plan, LaunchFds& fds) {
     const std::string& command = spec.argv.front();
     if (command.empty())
         return tl::unexpected(LaunchError{Error{"the command is an empty string", ENOENT}, 127});
-    if (plan.mounts.root_is_tmpfs || plan.mounts.root_source != "/") {
+    if (!plan.mounts.is_host_root && spec.namespaces.mount) {
         std::string_view path = variable(spec.env, "PATH");
         if (path.empty()) path = kDefaultSearchPath;
         plan.candidates = exec_candidates(command, std::string(path));
@@ -252,9 +299,19 @@ void lay_out_fds(const SandboxSpec& spec, const LaunchFds& fds, ChildPlan& plan)
     plan.go_pipe = fds.go_read.get();
     plan.launcher_pidfd = fds.launcher.get();
     plan.proc = fds.proc.get();
+    plan.late_user_fd = spec.late_user_fd;
+    plan.block_fd = spec.block_fd;
+    plan.init_fds.reserve(spec.lock_files.size() + 2);
+    plan.init_fds.push_back(plan.status_pipe);
+    if (spec.sync_fd >= 0) plan.init_fds.push_back(spec.sync_fd);
+    std::vector<int> data;
+    for (const MountStep& step : plan.mounts.steps) data.push_back(step.fd);
+    for (const int fd : spec.inherited_fds) plan.inherited_fds.push_back(static_cast<unsigned>(fd));
+    std::sort(plan.inherited_fds.begin(), plan.inherited_fds.end());
     for (const std::vector<int>& group :
-         {plan.fds, plan.sources,
-          std::vector<int>{plan.report_pipe, plan.status_pipe, plan.go_pipe, plan.launcher_pidfd, plan.proc,
+         {plan.fds, plan.sources, spec.inherited_fds, data,
+          std::vector<int>{spec.late_user_fd, spec.block_fd, spec.sync_fd, spec.net_fd,
+                           plan.report_pipe, plan.status_pipe, plan.go_pipe, plan.launcher_pidfd, plan.proc,
                            plan.target_tree, plan.root_tree}}) {
         for (const int fd : group) {
             if (fd >= 0) plan.kept_fds.push_back(static_cast<unsigned>(fd));
@@ -271,7 +328,14 @@ std::uint64_t clone_flags(const Namespaces& namespaces) {
     if (namespaces.net) flags |= CLONE_NEWNET;
     if (namespaces.ipc) flags |= CLONE_NEWIPC;
     if (namespaces.uts) flags |= CLONE_NEWUTS;
+    // Not the time namespace: one that is entered by the clone has no offsets and gets none any more.
     return flags;
+}
+
+Status make_user_map_of(const SandboxSpec& spec, const ChildPlan& plan, pid_t init) {
+    if (!spec.namespaces.user) return {};
+    if (spec.await_user_map) return spec.await_user_map(init);
+    return write_user_map(init, plan.user);
 }
 
 /// A hard limit above the child's can only be had from outside its user namespace.
@@ -370,9 +434,15 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     for (const unsigned capability : spec.capabilities) plan.capabilities |= std::uint64_t{1} << capability;
     plan.limits = spec.rlimits;
     plan.seccomp = spec.seccomp;
+    plan.keep_capabilities = spec.keep_capabilities;
+    plan.make_targets = spec.make_targets;
+    plan.as_pid_1 = spec.as_pid_1;
+    plan.no_more_user_namespaces = spec.no_more_user_namespaces;
+    plan.assert_no_more_user_namespaces = spec.assert_no_more_user_namespaces;
+    plan.lock_files = spec.lock_files;
+    plan.net_fd = spec.net_fd;
+    lay_out_clocks(spec, plan);
     plan.own_devices.reserve(plan.mounts.steps.size() + 1);
-    plan.cwd_required = spec.cwd.has_value();
-    plan.cwd = spec.cwd ? *spec.cwd : own_folder();
 
     LaunchFds fds;
     if (auto laid_out = lay_out_command(spec, plan, fds); !laid_out)
@@ -395,11 +465,14 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     std::vector<std::string> arguments = spec.argv;
     for (std::string& argument : arguments) plan.argv.push_back(argument.data());
     plan.argv.push_back(nullptr);
+    if (spec.argv0) plan.argv.front() = const_cast<char*>(spec.argv0->c_str());
     std::vector<std::string> environment;
+    lay_out_folders(spec, plan);
     lay_out_env(spec, environment, plan);
 
     RunningClient client;
     client.own_session_ = spec.new_session;
+    client.is_init_ = spec.as_pid_1;
     client.time_limit_ = spec.time_limit;
     if (!spec.namespaces.pid && spec.cgroup_fd >= 0) {
         client.cgroup_.reset(::fcntl(spec.cgroup_fd, F_DUPFD_CLOEXEC, 3));
@@ -434,7 +507,7 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     fds.status_write.reset();
     fds.go_read.reset();
 
-    Status prepared = spec.namespaces.user ? write_user_map(client.init_pid_, plan.user) : Status{};
+    Status prepared = make_user_map_of(spec, plan, client.init_pid_);
     if (!prepared) prepared = Failure(explain_map_error(prepared.error(), read_user_namespace_rules()));
     if (prepared) prepared = raise_hard_limits(client.init_pid_, spec.rlimits);
     if (prepared) let_go(fds.go_write.get());
@@ -478,6 +551,7 @@ RunningClient& RunningClient::operator=(RunningClient&& other) noexcept {
     started_ = other.started_;
     time_limit_ = other.time_limit_;
     own_session_ = other.own_session_;
+    is_init_ = other.is_init_;
     return *this;
 }
 
@@ -513,6 +587,8 @@ ClientExit RunningClient::wait() {
         result = *exit_;
     } else if (read_fully(status_pipe_.get(), &record, sizeof record)) {
         result = to_exit(record.exit);
+    } else if (is_init_) {
+        result = to_exit({end.si_code, end.si_status});
     } else if (end.si_code == CLD_KILLED) {
         result.value = end.si_status;
     }

@@ -92,6 +92,7 @@ class RunningClient {
     std::chrono::steady_clock::time_point started_;
     std::optional<std::chrono::milliseconds> time_limit_;
     bool own_session_ = true;
+    bool is_init_ = false;  ///< the client is pid 1 itself
 };
 
 /// Makes the sandbox and execs the client in it. Returns after exec has succeeded, or failed with nothing

@@ -79,7 +79,7 @@ Result<SandboxSpec> sandbox_from_profile(const Profile& profile, const std::vect
         std::string source = entry.source;
         if (*type == Mount::Type::Bind && !source.starts_with('/'))
             source = fmt::format("{}/{}", profile.folder, source);
-        spec.mounts.push_back({*type, source, entry.target, entry.options});
+        spec.mounts.push_back({*type, source, entry.target, entry.options, -1});
     }
     for (const std::string& name : sandbox.capabilities) {
         auto capability = capability_from_name(name);
@@ -88,7 +88,7 @@ Result<SandboxSpec> sandbox_from_profile(const Profile& profile, const std::vect
     }
     auto program = seccomp_program(profile, spec, read);
     if (!program) return propagate(std::move(program), context("seccomp"));
-    spec.seccomp = std::move(*program);
+    if (!program->empty()) spec.seccomp = {std::move(*program)};
     spec.no_new_privs = sandbox.no_new_privs;
     spec.landlock = sandbox.landlock == "auto";
     for (const auto& [name, limits] : sandbox.rlimits) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/sandbox_spec.h"
 
+#include <linux/mount.h>
 #include <sys/capability.h>
 #include <sys/resource.h>
 
@@ -21,7 +22,7 @@ struct NamespaceName {
 constexpr NamespaceName kNamespaces[] = {
     {"user", &Namespaces::user},     {"pid", &Namespaces::pid}, {"mount", &Namespaces::mount},
     {"net", &Namespaces::net},       {"ipc", &Namespaces::ipc}, {"uts", &Namespaces::uts},
-    {"cgroup", &Namespaces::cgroup},
+    {"cgroup", &Namespaces::cgroup}, {"time", &Namespaces::time},
 };
 
 struct LimitName {
@@ -37,7 +38,8 @@ constexpr LimitName kLimits[] = {
     {"stack", RLIMIT_STACK},
 };
 
-constexpr std::string_view kMountTypes[] = {"bind", "tmpfs", "proc", "dev", "overlay"};
+constexpr std::string_view kMountTypes[] = {"bind", "tmpfs",   "proc", "dev",  "overlay", "mqueue",
+                                             "dir",  "symlink", "file", "data", "chmod",   "ro"};
 
 std::string limit_text(std::uint64_t value) {
     return value == RLIM64_INFINITY ? "unlimited" : std::to_string(value);
@@ -50,16 +52,23 @@ std::string joined(const std::vector<std::string>& words, const char* none) {
     return text;
 }
 
+std::size_t instruction_count(const std::vector<std::vector<sock_filter>>& programs) {
+    std::size_t count = 0;
+    for (const auto& program : programs) count += program.size();
+    return count;
+}
+
 }  // namespace
 
 Result<Namespaces> namespaces_from_names(const std::vector<std::string>& names) {
-    Namespaces result{false, false, false, false, false, false, false};
+    Namespaces result{false, false, false, false, false, false, false, false};
     for (const std::string& name : names) {
         const auto* entry =
             std::find_if(std::begin(kNamespaces), std::end(kNamespaces),
                          [&](const NamespaceName& candidate) { return name == candidate.name; });
         if (entry == std::end(kNamespaces)) {
-            return fail("namespace \"{}\" is not known; known are user, pid, mount, net, ipc, uts, cgroup",
+            return fail("namespace \"{}\" is not known; known are user, pid, mount, net, ipc, uts, cgroup, "
+                        "time",
                         name);
         }
         result.*entry->member = true;
@@ -78,7 +87,8 @@ std::vector<std::string> namespace_names(const Namespaces& namespaces) {
 Result<Mount::Type> mount_type_from_name(std::string_view name) {
     const auto* entry = std::find(std::begin(kMountTypes), std::end(kMountTypes), name);
     if (entry == std::end(kMountTypes)) {
-        return fail("mount type \"{}\" is not known; known are bind, tmpfs, proc, dev, overlay", name);
+        return fail("mount type \"{}\" is not known; known are bind, tmpfs, proc, dev, overlay, mqueue, dir, symlink, "
+                    "chmod, ro", name);
     }
     return static_cast<Mount::Type>(entry - std::begin(kMountTypes));
 }
@@ -133,8 +143,10 @@ std::vector<std::string> describe_sandbox(const SandboxSpec& spec) {
         lines.push_back("cannot be made: " + plan.error().message);
     } else if (spec.namespaces.mount) {
         lines.push_back(plan->root_is_tmpfs
-                            ? "root: an empty tmpfs, read-only at the end"
-                            : fmt::format("root: {} read-only, nosuid, nodev", plan->root_source));
+                            ? fmt::format("root: an empty tmpfs{}", plan->seal_root ? ", read-only at the end" : "")
+                            : fmt::format("root: {}{}, nosuid{}", plan->root_source,
+                                          (plan->root_attributes & MOUNT_ATTR_RDONLY) != 0 ? " read-only" : "",
+                                          (plan->root_attributes & MOUNT_ATTR_NODEV) != 0 ? ", nodev" : ""));
         for (const MountStep& step : plan->steps) lines.push_back("mount: " + describe(step));
     }
     lines.push_back(fmt::format("user: uid {} gid {}, no supplementary groups", spec.uid, spec.gid));
@@ -149,7 +161,8 @@ std::vector<std::string> describe_sandbox(const SandboxSpec& spec) {
         spec.landlock ? "abstract sockets and signals stay inside, where the kernel can" : "none"));
     lines.push_back(spec.seccomp.empty()
                         ? "seccomp: none"
-                        : fmt::format("seccomp: a filter of {} instructions", spec.seccomp.size()));
+                        : fmt::format("seccomp: {} filter{}, {} instructions", spec.seccomp.size(),
+                                      spec.seccomp.size() == 1 ? "" : "s", instruction_count(spec.seccomp)));
     for (const ResourceLimit& limit : spec.rlimits) {
         lines.push_back(fmt::format("limit {}: {} {}", rlimit_name(limit.resource), limit_text(limit.soft),
                                     limit_text(limit.hard)));

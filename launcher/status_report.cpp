@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <pthread.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -41,17 +42,20 @@ std::string in_quotes(const std::string& text) {
 }
 
 /// pid of the sandbox's init and numbers of the namespaces, as bubblewrap has them.
-Members whereabouts(const StatusReport::Started& what) {
-    const Namespaces& own = what.namespaces;
+Members whereabouts(pid_t init, const Namespaces& own,
+                    const std::array<std::uint64_t, kNamespaceNames.size()>& numbers) {
     const std::array<bool, kNamespaceNames.size()> is_own = {own.cgroup, own.ipc, own.mount, own.net,
                                                              own.pid,    own.uts, own.user};
-    Members members = {{"child-pid", std::to_string(what.client->init_pid())}};
+    Members members = {{"child-pid", std::to_string(init)}};
     for (std::size_t i = 0; i < kNamespaceNames.size(); ++i) {
-        const std::uint64_t number = what.client->identity().namespaces[i];
-        if (is_own[i] && number != 0)
-            members.emplace_back(fmt::format("{}-namespace", kNamespaceNames[i]), std::to_string(number));
+        if (is_own[i] && numbers[i] != 0)
+            members.emplace_back(fmt::format("{}-namespace", kNamespaceNames[i]), std::to_string(numbers[i]));
     }
     return members;
+}
+
+std::string in_lines(const Members& members) {
+    return write_object(members, "{\n    ", ",\n    ", "\n}\n");
 }
 
 /// 0 or errno. A reader that has gone away must not end postern, and its client with it, by SIGPIPE.
@@ -126,9 +130,22 @@ void StatusReport::tell(Target& target, const std::string& text) {
     close(target);
 }
 
+void StatusReport::tell_early(pid_t init, const Namespaces& own) {
+    std::array<std::uint64_t, kNamespaceNames.size()> numbers = {};
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+        struct stat status = {};
+        const std::string_view link(kNamespaceLinks[i]);  // "self/ns/…"
+        const std::string path = fmt::format("/proc/{}/{}", init, link.substr(link.find('/') + 1));
+        if (::stat(path.c_str(), &status) == 0) numbers[i] = status.st_ino;
+    }
+    tell(info_, in_lines(whereabouts(init, own, numbers)));
+    close(info_);
+}
+
 void StatusReport::started(const Started& what) {
-    const Members common = whereabouts(what);
-    tell(info_, write_object(common, "{\n    ", ",\n    ", "\n}\n"));
+    const Members common =
+        whereabouts(what.client->init_pid(), what.namespaces, what.client->identity().namespaces);
+    tell(info_, in_lines(common));
     // Its readers wait for the end of the file.
     close(info_);
     Members more = common;

@@ -32,6 +32,8 @@ class StatusReport {
     };
     /// A reader that is gone does not end the client: that is told on stderr.
     void started(const Started& what);
+    /// --info-fd alone, before the client begins: of a sandbox whose user namespace the reader is to map.
+    void tell_early(pid_t init, const Namespaces& own);
     void ended(int exit_code, const ExitReason& reason);
 
   private:

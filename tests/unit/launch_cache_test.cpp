@@ -25,7 +25,7 @@ CompiledLaunch launch() {
     launch.spec.root = {Root::Kind::Path, "/srv/root"};
     launch.spec.mounts = {{Mount::Type::Bind, "/a", "/b", {"ro", "optional"}},
                           {Mount::Type::Tmpfs, "", "/t", {}}};
-    launch.spec.seccomp = {{6, 1, 2, 0x7fff0000}, {6, 0, 0, 0}};
+    launch.spec.seccomp = {{{6, 1, 2, 0x7fff0000}, {6, 0, 0, 0}}};
     launch.spec.capabilities = {12, 21};
     launch.spec.no_new_privs = false;
     launch.spec.landlock = false;
@@ -57,11 +57,12 @@ TEST(CompiledLaunch, IsTheSameAfterItWasBytes) {
     EXPECT_EQ(after->spec.mounts[0].target, "/b");
     EXPECT_EQ(after->spec.mounts[0].options, before.spec.mounts[0].options);
     EXPECT_EQ(after->spec.mounts[1].type, Mount::Type::Tmpfs);
-    ASSERT_EQ(after->spec.seccomp.size(), 2U);
-    EXPECT_EQ(after->spec.seccomp[0].code, 6);
-    EXPECT_EQ(after->spec.seccomp[0].jt, 1);
-    EXPECT_EQ(after->spec.seccomp[0].jf, 2);
-    EXPECT_EQ(after->spec.seccomp[0].k, 0x7fff0000U);
+    ASSERT_EQ(after->spec.seccomp.size(), 1U);
+    ASSERT_EQ(after->spec.seccomp[0].size(), 2U);
+    EXPECT_EQ(after->spec.seccomp[0][0].code, 6);
+    EXPECT_EQ(after->spec.seccomp[0][0].jt, 1);
+    EXPECT_EQ(after->spec.seccomp[0][0].jf, 2);
+    EXPECT_EQ(after->spec.seccomp[0][0].k, 0x7fff0000U);
     EXPECT_EQ(after->spec.capabilities, before.spec.capabilities);
     EXPECT_FALSE(after->spec.no_new_privs);
     EXPECT_FALSE(after->spec.landlock);
