@@ -214,7 +214,8 @@ bool enter_user_namespace(Child& child) {
 void write_decimal(char* out, pid_t value) {
     char digits[12];
     int count = 0;
-    for (; value > 0; value /= 10) digits[count++] = static_cast<char>('0' + value % 10);
+    do digits[count++] = static_cast<char>('0' + value % 10);
+    while ((value /= 10) > 0);
     while (count > 0) *out++ = digits[--count];
     *out = '\0';
 }

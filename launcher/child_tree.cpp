@@ -304,7 +304,7 @@ bool make_data(const MountStep& step, int& tree, StepFailure& failure) {
     made = made && clone_tree(kScratchFile, false, step.attributes, tree, failure);
     const int errnum = errno;
     if (file >= 0) ::close(file);
-    ::unlinkat(mount, "data", 0);
+    // Not unlinked, for what is cannot be mounted. No path leads to the folder that it is in.
     ::umount2(kScratchPlace, MNT_DETACH);
     ::close(mount);
     errno = errnum;

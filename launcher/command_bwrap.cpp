@@ -117,13 +117,6 @@ Status check_sources(const SandboxSpec& spec) {
     return {};
 }
 
-Status check_open(const BwrapRequest& request) {
-    for (const int fd : request.used) {
-        if (::fcntl(fd, F_GETFD) < 0) return fail("fd {} is not open", fd);
-    }
-    return {};
-}
-
 Status join(std::optional<int> fd, int kind, std::string_view what) {
     if (!fd || ::setns(*fd, kind) == 0) return {};
     const int errnum = errno;
@@ -151,7 +144,6 @@ Status await_caller_map(StatusReport& status, const Namespaces& namespaces, pid_
 
 int start(BwrapRequest request, const std::vector<int>& inherited, pid_t parent) {
     const auto refused = [&](const Error& error) { return refuse(error, request.level_prefix); };
-    if (auto open = check_open(request); !open) return refused(open.error());
     auto status = StatusReport::open(request.info_fd, request.status_fd);
     if (!status) return refused(status.error());
     SandboxSpec& spec = request.spec;
