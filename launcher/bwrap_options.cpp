@@ -275,7 +275,7 @@ class Parser {
         int fd = -1;
         const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), fd);
         if (error != std::errc() || end != text.data() + text.size() || fd < 0)
-            return fail("{}: Invalid fd: {}", option_, text);
+            return fail("Invalid fd: {}", text);
         if (::fcntl(fd, F_GETFD) < 0) return fail("{}: fd {} is not open", option_, fd);
         request_.used.push_back(fd);
         return fd;

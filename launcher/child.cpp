@@ -249,6 +249,9 @@ bool map_same_id(int proc, const char* path, unsigned id) {
 bool no_more_user_namespaces(Child& child) {
     const ChildPlan& plan = child.plan;
     if (plan.no_more_user_namespaces) {
+        // The maps of what is not dumpable are root's. Who could look into this process now would need
+        // capabilities in its user namespace, and nobody else is in there.
+        if (!check(child, ::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl")) return false;
         if (!write_file(plan.proc, "sys/user/max_user_namespaces", "1", 1)) return failed(child, "write");
         if (!check(child, ::unshare(CLONE_NEWUSER), "unshare")) return false;
         if (!write_file(plan.proc, "self/setgroups", "deny", 4) && errno != EPERM) return failed(child, "write");
@@ -256,6 +259,7 @@ bool no_more_user_namespaces(Child& child) {
             !map_same_id(plan.proc, "self/gid_map", plan.user.inside_gid)) {
             return failed(child, "write");
         }
+        if (!check(child, ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")) return false;
     }
     if (!plan.no_more_user_namespaces && !plan.assert_no_more_user_namespaces) return true;
     if (::unshare(CLONE_NEWUSER) != 0) return true;
@@ -433,8 +437,11 @@ bool install_seccomp(Child& child) {
         const auto& filter = plan.seccomp[i];
         const sock_fprog program = {static_cast<unsigned short>(filter.size()),
                                     const_cast<sock_filter*>(filter.data())};
-        if (!check(child, sys::seccomp(SECCOMP_SET_MODE_FILTER, 0, &program), "seccomp", static_cast<int>(i)))
+        // Why not seccomp(2): a first filter may well forbid it, and prctl(2) is what programs need themselves.
+        if (!check(child, ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0), "prctl",
+                   static_cast<int>(i))) {
             return false;
+        }
     }
     return true;
 }

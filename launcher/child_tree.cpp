@@ -223,8 +223,10 @@ bool attach(ChildPlan& child, int& root, const MountStep& step, int mount, StepF
         errno = errnum;
         return is_skipped(step, errnum) || failed(failure, "openat2");
     }
-    const int moved =
-        sys::move_mount(mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    const int moved = sys::move_mount(mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    // The kernel's word for it, EINVAL, is its word for much else, too.
+    if (moved != 0 && errno == EINVAL && is_folder(target) != (leaf == Leaf::Folder))
+        errno = leaf == Leaf::Folder ? ENOTDIR : EISDIR;
     const int errnum = errno;
     if (moved == 0 && step.kind == MountStep::Kind::Tmpfs) remember_own(child, mount);
     ::close(target);

@@ -86,8 +86,9 @@ Result<std::vector<sock_filter>> read_filter(int fd) {
     }
     if (got < 0) {
         const int errnum = errno;
-        return fail_errno(errnum, "Can't read seccomp data of fd {}", fd);
+        return fail_errno(errnum, "Can't read seccomp data");
     }
+    ::close(fd);
     if (bytes.size() % sizeof(sock_filter) != 0)
         return fail("Invalid seccomp data, must be multiple of {}", sizeof(sock_filter));
     std::vector<sock_filter> program(bytes.size() / sizeof(sock_filter));

@@ -53,9 +53,9 @@ std::string mount_hint(const MountStep& step, const ChildReport& report) {
                "or one below "
                "/tmp or /run";
     }
-    if (errnum == ENOTDIR || (errnum == EINVAL && step.kind == MountStep::Kind::Bind)) {
-        return "; a folder needs a folder as its target, a file a file";
-    }
+    if (errnum == ENOTDIR)
+        return fmt::format("; {} is not a directory: a folder needs a folder as its target", step.target);
+    if (errnum == EISDIR) return fmt::format("; {} is not a file: a file needs a file as its target", step.target);
     if (errnum == EINVAL && step.kind == MountStep::Kind::Tmpfs)
         return "; see tmpfs(5) for what size, nr_inodes and mode can be";
     return "";
