@@ -57,7 +57,7 @@ int run_plain(Supervisor& supervisor, StatusReport& status, const CompiledLaunch
     auto client = start_sandbox(spec);
     if (!client) return report(client.error().error, client.error().exit_status);
     return supervise(supervisor, status, std::move(*client),
-                     {spec.namespaces, cgroup ? cgroup->path() : "", "", spec.cgroup_fd, !spec.seccomp.empty()});
+                     {spec.namespaces, cgroup ? cgroup->path() : "", "", spec.cgroup_fd, !spec.seccomp.empty(), false});
 }
 
 int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptions& options,
@@ -74,7 +74,7 @@ int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptio
         const LocalBroker::Place place = broker->place_of(slice);
         status = supervise(supervisor, report_to, std::move(*client),
                            {spec.namespaces, place.cgroup->path(), place.grant, place.cgroup->fd(),
-                            !spec.seccomp.empty()});
+                            !spec.seccomp.empty(), false});
     } else {
         status = report(client.error().error, client.error().exit_status);
     }

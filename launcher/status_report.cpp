@@ -41,7 +41,7 @@ std::string in_quotes(const std::string& text) {
     return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-/// pid of the sandbox's init and numbers of the namespaces, as bubblewrap has them.
+/// pid of the sandbox's first process and numbers of the namespaces, as bubblewrap has them.
 Members whereabouts(pid_t init, const Namespaces& own,
                     const std::array<std::uint64_t, kNamespaceNames.size()>& numbers) {
     const std::array<bool, kNamespaceNames.size()> is_own = {own.cgroup, own.ipc, own.mount, own.net,
@@ -143,14 +143,14 @@ void StatusReport::tell_early(pid_t init, const Namespaces& own) {
 }
 
 void StatusReport::started(const Started& what) {
-    const Members common =
-        whereabouts(what.client->init_pid(), what.namespaces, what.client->identity().namespaces);
+    const ClientIdentity& client = what.client->identity();
+    const pid_t child = what.child_is_client && client.pid != 0 ? client.pid : what.client->init_pid();
+    const Members common = whereabouts(child, what.namespaces, client.namespaces);
     tell(info_, in_lines(common));
     // Its readers wait for the end of the file.
     close(info_);
     Members more = common;
-    if (what.client->identity().pid != 0)
-        more.emplace_back("pid", std::to_string(what.client->identity().pid));
+    if (client.pid != 0) more.emplace_back("pid", std::to_string(client.pid));
     more.emplace_back("pidfd", std::to_string(what.client->pidfd()));
     if (!what.cgroup.empty()) more.emplace_back("cgroup", in_quotes(what.cgroup));
     if (!what.grant.empty()) more.emplace_back("grant", in_quotes(what.grant));

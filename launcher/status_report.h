@@ -29,6 +29,8 @@ class StatusReport {
         Namespaces namespaces;  ///< those of its own
         std::string cgroup;     ///< empty: the launcher's
         std::string grant;      ///< empty: none
+        /// "child-pid" is the client's and not init's, whose files in /proc are closed to the caller.
+        bool child_is_client = false;
     };
     /// A reader that is gone does not end the client: that is told on stderr.
     void started(const Started& what);

@@ -25,7 +25,7 @@ int supervise(Supervisor& supervisor, StatusReport& status, RunningClient client
     const auto age = std::chrono::steady_clock::now() - client.started();
     const auto started = std::chrono::system_clock::now() -
                          std::chrono::duration_cast<std::chrono::system_clock::duration>(age);
-    status.started({&client, place.namespaces, place.cgroup, place.grant});
+    status.started({&client, place.namespaces, place.cgroup, place.grant, place.child_is_client});
     supervisor.add(std::move(client));
     auto ended = supervisor.wait_any();
     if (!ended) return report(ended.error(), kLaunchFailed);

@@ -14,6 +14,7 @@ struct ClientPlace {
     std::string grant;       ///< empty: none
     int cgroup_fd = -1;      ///< borrowed; -1: none
     bool has_filter = false; ///< of seccomp(2)
+    bool child_is_client = false;  ///< see StatusReport::Started
 };
 
 /// Waits for the one client, tells `status` and on stderr how it ended, and gives its exit status.
