@@ -313,9 +313,9 @@ class Parser {
         add({type, "", w[1], std::move(options), fd});
         return {};
     }
-    Status add_overlay(std::size_t least, std::string_view least_text, Words options, const std::string& target) {
-        if (layers_.size() < least)
-            return fail("{} requires at least {} --overlay-src", option_, least_text);
+    Status add_overlay(std::size_t least, std::string_view least_text, Words options,
+                       const std::string& target) {
+        if (layers_.size() < least) return fail("{} requires at least {} --overlay-src", option_, least_text);
         Words escaped;
         // They come from the bottom up, and overlayfs wants the top first.
         for (auto layer = layers_.rbegin(); layer != layers_.rend(); ++layer)
@@ -410,7 +410,8 @@ const Entry kEntries[] = {
     {{"--setenv", "VAR VALUE", "set a variable"}, &Parser::setenv},
     {{"--unsetenv", "VAR", "unset a variable"}, &Parser::unsetenv},
     {{"--lock-file", "DEST", "hold a lock on DEST while the sandbox runs"}, &Parser::lock_file},
-    {{"--sync-fd", "FD", "keep this fd open while the sandbox runs"}, &Parser::spec_fd<&SandboxSpec::sync_fd>},
+    {{"--sync-fd", "FD", "keep this fd open while the sandbox runs"},
+     &Parser::spec_fd<&SandboxSpec::sync_fd>},
     {{"--bind", "SRC DEST", "bind the host path SRC on DEST"}, &Parser::bind_rw},
     {{"--bind-try", "SRC DEST", "the same, if SRC is there"}, &Parser::bind_rw},
     {{"--dev-bind", "SRC DEST", "bind with device nodes usable"}, &Parser::bind_dev},
@@ -491,8 +492,7 @@ Status Parser::parse_words(const Words& words, bool in_file) {
         if (word != "--overlay-src" && !layers_.empty()) return layers_left_over();
     }
     if (in_file && at < words.size()) return fail("--args: \"{}\" is no option", words[at]);
-    if (!in_file)
-        request_.spec.argv.assign(words.begin() + static_cast<std::ptrdiff_t>(at), words.end());
+    if (!in_file) request_.spec.argv.assign(words.begin() + static_cast<std::ptrdiff_t>(at), words.end());
     return {};
 }
 
@@ -536,10 +536,8 @@ Status Parser::finish() {
     const bool maps = spec.namespaces.user || request_.user_fd;
     spec.uid = uid_.value_or(caller_.uid);
     spec.gid = gid_.value_or(caller_.gid);
-    if (!maps && spec.uid != caller_.uid)
-        return fail("Specifying --uid requires --unshare-user or --userns");
-    if (!maps && spec.gid != caller_.gid)
-        return fail("Specifying --gid requires --unshare-user or --userns");
+    if (!maps && spec.uid != caller_.uid) return fail("Specifying --uid requires --unshare-user or --userns");
+    if (!maps && spec.gid != caller_.gid) return fail("Specifying --gid requires --unshare-user or --userns");
     if (spec.hostname && !spec.namespaces.uts) return fail("Specifying --hostname requires --unshare-uts");
     if (spec.as_pid_1 && !spec.namespaces.pid) return fail("Specifying --as-pid-1 requires --unshare-pid");
     if (spec.as_pid_1 && !spec.lock_files.empty())

@@ -106,7 +106,9 @@ bool become_client_user(Child& child) {
     // Without a user namespace of our own, leaving uid 0 would take the capabilities that the mounts below
     // need.
     if (!plan.namespaces.user && !check(child, ::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl")) return false;
-    if (plan.user.may_set_groups && !plan.user.keep_groups && !check(child, sys::setgroups(0, nullptr), "setgroups")) return false;
+    if (plan.user.may_set_groups && !plan.user.keep_groups &&
+        !check(child, sys::setgroups(0, nullptr), "setgroups"))
+        return false;
     if (!check(child, sys::setresgid(plan.user.inside_gid), "setresgid")) return false;
     if (!check(child, sys::setresuid(plan.user.inside_uid), "setresuid")) return false;
     if (!plan.namespaces.user) {
@@ -254,7 +256,8 @@ bool no_more_user_namespaces(Child& child) {
         if (!check(child, ::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl")) return false;
         if (!write_file(plan.proc, "sys/user/max_user_namespaces", "1", 1)) return failed(child, "write");
         if (!check(child, ::unshare(CLONE_NEWUSER), "unshare")) return false;
-        if (!write_file(plan.proc, "self/setgroups", "deny", 4) && errno != EPERM) return failed(child, "write");
+        if (!write_file(plan.proc, "self/setgroups", "deny", 4) && errno != EPERM)
+            return failed(child, "write");
         if (!map_same_id(plan.proc, "self/uid_map", plan.user.inside_uid) ||
             !map_same_id(plan.proc, "self/gid_map", plan.user.inside_gid)) {
             return failed(child, "write");
@@ -437,7 +440,8 @@ bool install_seccomp(Child& child) {
         const auto& filter = plan.seccomp[i];
         const sock_fprog program = {static_cast<unsigned short>(filter.size()),
                                     const_cast<sock_filter*>(filter.data())};
-        // Why not seccomp(2): a first filter may well forbid it, and prctl(2) is what programs need themselves.
+        // Why not seccomp(2): a first filter may well forbid it, and prctl(2) is what programs need
+        // themselves.
         if (!check(child, ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0), "prctl",
                    static_cast<int>(i))) {
             return false;

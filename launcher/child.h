@@ -136,12 +136,12 @@ struct ChildPlan {
     std::string target_path;
     int target_tree = -1;  ///< the file as a read-only mount of its own, opened by the launcher, or -1
 
-    std::vector<char*> argv;     ///< ends with nullptr
-    std::vector<char*> env;      ///< ends with nullptr
-    char* listen_pid = nullptr;  ///< where in `env` the digits of LISTEN_PID go; room for 11 bytes
-    std::vector<int> fds;        ///< the client's, in order
+    std::vector<char*> argv;              ///< ends with nullptr
+    std::vector<char*> env;               ///< ends with nullptr
+    char* listen_pid = nullptr;           ///< where in `env` the digits of LISTEN_PID go; room for 11 bytes
+    std::vector<int> fds;                 ///< the client's, in order
     std::vector<unsigned> inherited_fds;  ///< sorted: the client's, under the number they have
-    std::vector<int> moved_fds;  ///< same size, scratch
+    std::vector<int> moved_fds;           ///< same size, scratch
 
     int report_pipe = -1;  ///< write end
     int status_pipe = -1;  ///< write end; init's, and the client's until exec

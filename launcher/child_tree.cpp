@@ -215,15 +215,16 @@ bool attach(ChildPlan& child, int& root, const MountStep& step, int mount, StepF
         return failed_and_close(failure, "openat2", mount);
     }
     const Leaf leaf = is_folder(mount) ? Leaf::Folder : Leaf::File;
-    const int target = open_or_make(child, root, step.target, leaf, !step.optional_target,
-                                    {0755, parent_mode(step.mode)});
+    const int target =
+        open_or_make(child, root, step.target, leaf, !step.optional_target, {0755, parent_mode(step.mode)});
     if (target < 0) {
         const int errnum = errno;
         ::close(mount);
         errno = errnum;
         return is_skipped(step, errnum) || failed(failure, "openat2");
     }
-    const int moved = sys::move_mount(mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    const int moved =
+        sys::move_mount(mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
     // The kernel's word for it, EINVAL, is its word for much else, too.
     if (moved != 0 && errno == EINVAL && is_folder(target) != (leaf == Leaf::Folder))
         errno = leaf == Leaf::Folder ? ENOTDIR : EISDIR;
@@ -291,8 +292,8 @@ bool make_file(ChildPlan& child, int root, const MountStep& step, StepFailure& f
     return true;
 }
 
-/// A file that has no path: in a tmpfs that is mounted for a moment where the old root still is, since only of
-/// what is mounted somewhere can a clone be had (Linux before 6.15).
+/// A file that has no path: in a tmpfs that is mounted for a moment where the old root still is, since only
+/// of what is mounted somewhere can a clone be had (Linux before 6.15).
 bool make_data(const MountStep& step, int& tree, StepFailure& failure) {
     MountStep scratch;
     int mount = -1;
@@ -572,8 +573,8 @@ bool make_overlay_as_launcher(const MountStep& step, int& tree, StepFailure& fai
         set = set && (sys::fsconfig(fs, FSCONFIG_SET_FLAG, key.c_str(), nullptr) == 0 ||
                       failed(failure, "fsconfig"));
     }
-    set = set &&
-          (sys::fsconfig(fs, FSCONFIG_CMD_CREATE, nullptr, nullptr) == 0 || failed(failure, "fsconfig"));
+    set =
+        set && (sys::fsconfig(fs, FSCONFIG_CMD_CREATE, nullptr, nullptr) == 0 || failed(failure, "fsconfig"));
     if (set) {
         tree = sys::fsmount(fs, static_cast<unsigned>(step.attributes));
         set = tree >= 0 || failed(failure, "fsmount");

@@ -8,10 +8,10 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
-#include <tuple>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <tuple>
 
 #include "launcher/bwrap_options.h"
 #include "launcher/commands.h"
@@ -54,8 +54,8 @@ BwrapCaller this_caller() {
     caller.environment = own_environment();
     char terminal[256];
     if (::ttyname_r(STDOUT_FILENO, terminal, sizeof terminal) == 0) caller.terminal = terminal;
-    caller.can_make_user_namespaces = ::access("/proc/self/ns/user", F_OK) == 0 &&
-                                      first_line("/proc/sys/user/max_user_namespaces") != "0";
+    caller.can_make_user_namespaces =
+        ::access("/proc/self/ns/user", F_OK) == 0 && first_line("/proc/sys/user/max_user_namespaces") != "0";
     const std::uint64_t own = sys::permitted_capabilities();
     for (unsigned i = 0; i < 64; ++i) {
         if ((own >> i & 1) != 0) caller.capabilities.push_back(i);
@@ -216,11 +216,13 @@ Command add_bwrap_command(CLI::App& app) {
         if (option.name == "--help" || option.name == "--version") continue;
         const std::string name(option.name);
         if (option.words.empty()) {
-            command->add_flag_callback(name, [] {}, std::string(option.help));
+            command->add_flag_callback(
+                name, [] {}, std::string(option.help));
         } else {
             const auto words = 1 + std::count(option.words.begin(), option.words.end(), ' ');
-            command->add_option_function<std::vector<std::string>>(
-                       name, [](const std::vector<std::string>&) {}, std::string(option.help))
+            command
+                ->add_option_function<std::vector<std::string>>(
+                    name, [](const std::vector<std::string>&) {}, std::string(option.help))
                 ->type_name(std::string(option.words))
                 ->type_size(static_cast<int>(words));
         }

@@ -56,8 +56,9 @@ int run_plain(Supervisor& supervisor, StatusReport& status, const CompiledLaunch
     for (const std::string& line : launch.weakenings) fmt::print(stderr, "{}", line);
     auto client = start_sandbox(spec);
     if (!client) return report(client.error().error, client.error().exit_status);
-    return supervise(supervisor, status, std::move(*client),
-                     {spec.namespaces, cgroup ? cgroup->path() : "", "", spec.cgroup_fd, !spec.seccomp.empty(), false});
+    return supervise(
+        supervisor, status, std::move(*client),
+        {spec.namespaces, cgroup ? cgroup->path() : "", "", spec.cgroup_fd, !spec.seccomp.empty(), false});
 }
 
 int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptions& options,

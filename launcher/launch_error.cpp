@@ -55,7 +55,8 @@ std::string mount_hint(const MountStep& step, const ChildReport& report) {
     }
     if (errnum == ENOTDIR)
         return fmt::format("; {} is not a directory: a folder needs a folder as its target", step.target);
-    if (errnum == EISDIR) return fmt::format("; {} is not a file: a file needs a file as its target", step.target);
+    if (errnum == EISDIR)
+        return fmt::format("; {} is not a file: a file needs a file as its target", step.target);
     if (errnum == EINVAL && step.kind == MountStep::Kind::Tmpfs)
         return "; see tmpfs(5) for what size, nr_inodes and mode can be";
     return "";

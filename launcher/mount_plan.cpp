@@ -319,7 +319,8 @@ Result<MountStep> plan_overlay(const Mount& mount, MountStep step) {
 Result<int> parse_mode(std::string_view text) {
     int mode = 0;
     for (const char digit : text) {
-        if (digit < '0' || digit > '7' || mode > 0777) return fail("mode \"{}\" is not octal, such as 0755", text);
+        if (digit < '0' || digit > '7' || mode > 0777)
+            return fail("mode \"{}\" is not octal, such as 0755", text);
         mode = mode * 8 + (digit - '0');
     }
     if (text.empty() || mode > 07777) return fail("mode \"{}\" is not octal, such as 0755", text);
@@ -363,7 +364,8 @@ Result<MountStep> plan_pseudo(const Mount& mount, MountStep::Kind kind, std::uin
 }
 
 Result<MountStep> plan_symlink(const Mount& mount, MountStep step) {
-    if (mount.source.empty() || mount.source.size() > 4095) return fail("a link to \"{}\" cannot be", mount.source);
+    if (mount.source.empty() || mount.source.size() > 4095)
+        return fail("a link to \"{}\" cannot be", mount.source);
     if (!mount.options.empty()) return fail("option \"{}\": a symlink has none", mount.options.front());
     step.kind = MountStep::Kind::Symlink;
     step.source = mount.source;

@@ -43,11 +43,11 @@ struct MountStep {
     std::vector<std::string> lower = {};  ///< Overlay: the lower folders, topmost first
     std::string upper = {};               ///< Overlay: empty without one
     std::string work = {};
-    bool only_if_writable = false;   ///< Cover
-    bool scratch = false;            ///< Overlay: upper and work folder are made and forgotten
-    int mode = -1;                   ///< Directory, File, Data, Chmod; also of the folders made on the way
-    int fd = -1;                     ///< see Mount::fd
-    std::uint64_t must_device = 0;   ///< Bind with `fd`: st_dev and st_ino of what it must be
+    bool only_if_writable = false;  ///< Cover
+    bool scratch = false;           ///< Overlay: upper and work folder are made and forgotten
+    int mode = -1;                  ///< Directory, File, Data, Chmod; also of the folders made on the way
+    int fd = -1;                    ///< see Mount::fd
+    std::uint64_t must_device = 0;  ///< Bind with `fd`: st_dev and st_ino of what it must be
     std::uint64_t must_inode = 0;
     std::string where = {};  ///< for messages: "mounts[2]", or what of ours it is
 };

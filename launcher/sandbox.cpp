@@ -167,8 +167,8 @@ UserMap choose_user_map(const SandboxSpec& spec) {
     constexpr std::uint64_t setgid = std::uint64_t{1} << CAP_SETGID;
     constexpr std::uint64_t setuid = std::uint64_t{1} << CAP_SETUID;
     const bool capable = (sys::permitted_capabilities() & (setgid | setuid)) == (setgid | setuid);
-    const bool privileged =
-        capable && !spec.own_ids && id_exists("/proc/self/uid_map", spec.uid) && id_exists("/proc/self/gid_map", spec.gid);
+    const bool privileged = capable && !spec.own_ids && id_exists("/proc/self/uid_map", spec.uid) &&
+                            id_exists("/proc/self/gid_map", spec.gid);
     UserMap map = make_user_map(spec.uid, spec.gid, ::geteuid(), ::getegid(), privileged);
     // Without a new user namespace the ids are what they are, and groups can be dropped by who has the
     // capability.
@@ -310,9 +310,9 @@ void lay_out_fds(const SandboxSpec& spec, const LaunchFds& fds, ChildPlan& plan)
     std::sort(plan.inherited_fds.begin(), plan.inherited_fds.end());
     for (const std::vector<int>& group :
          {plan.fds, plan.sources, spec.inherited_fds, data,
-          std::vector<int>{spec.late_user_fd, spec.block_fd, spec.sync_fd, spec.net_fd,
-                           plan.report_pipe, plan.status_pipe, plan.go_pipe, plan.launcher_pidfd, plan.proc,
-                           plan.target_tree, plan.root_tree}}) {
+          std::vector<int>{spec.late_user_fd, spec.block_fd, spec.sync_fd, spec.net_fd, plan.report_pipe,
+                           plan.status_pipe, plan.go_pipe, plan.launcher_pidfd, plan.proc, plan.target_tree,
+                           plan.root_tree}}) {
         for (const int fd : group) {
             if (fd >= 0) plan.kept_fds.push_back(static_cast<unsigned>(fd));
         }

@@ -20,8 +20,8 @@ struct NamespaceName {
     bool Namespaces::*member;
 };
 constexpr NamespaceName kNamespaces[] = {
-    {"user", &Namespaces::user},     {"pid", &Namespaces::pid}, {"mount", &Namespaces::mount},
-    {"net", &Namespaces::net},       {"ipc", &Namespaces::ipc}, {"uts", &Namespaces::uts},
+    {"user", &Namespaces::user},     {"pid", &Namespaces::pid},   {"mount", &Namespaces::mount},
+    {"net", &Namespaces::net},       {"ipc", &Namespaces::ipc},   {"uts", &Namespaces::uts},
     {"cgroup", &Namespaces::cgroup}, {"time", &Namespaces::time},
 };
 
@@ -39,7 +39,7 @@ constexpr LimitName kLimits[] = {
 };
 
 constexpr std::string_view kMountTypes[] = {"bind", "tmpfs",   "proc", "dev",  "overlay", "mqueue",
-                                             "dir",  "symlink", "file", "data", "chmod",   "ro"};
+                                            "dir",  "symlink", "file", "data", "chmod",   "ro"};
 
 std::string limit_text(std::uint64_t value) {
     return value == RLIM64_INFINITY ? "unlimited" : std::to_string(value);
@@ -67,9 +67,10 @@ Result<Namespaces> namespaces_from_names(const std::vector<std::string>& names) 
             std::find_if(std::begin(kNamespaces), std::end(kNamespaces),
                          [&](const NamespaceName& candidate) { return name == candidate.name; });
         if (entry == std::end(kNamespaces)) {
-            return fail("namespace \"{}\" is not known; known are user, pid, mount, net, ipc, uts, cgroup, "
-                        "time",
-                        name);
+            return fail(
+                "namespace \"{}\" is not known; known are user, pid, mount, net, ipc, uts, cgroup, "
+                "time",
+                name);
         }
         result.*entry->member = true;
     }
@@ -87,8 +88,11 @@ std::vector<std::string> namespace_names(const Namespaces& namespaces) {
 Result<Mount::Type> mount_type_from_name(std::string_view name) {
     const auto* entry = std::find(std::begin(kMountTypes), std::end(kMountTypes), name);
     if (entry == std::end(kMountTypes)) {
-        return fail("mount type \"{}\" is not known; known are bind, tmpfs, proc, dev, overlay, mqueue, dir, symlink, "
-                    "chmod, ro", name);
+        return fail(
+            "mount type \"{}\" is not known; known are bind, tmpfs, proc, dev, overlay, mqueue, dir, "
+            "symlink, "
+            "chmod, ro",
+            name);
     }
     return static_cast<Mount::Type>(entry - std::begin(kMountTypes));
 }
@@ -142,11 +146,12 @@ std::vector<std::string> describe_sandbox(const SandboxSpec& spec) {
     if (const Result<MountPlan> plan = make_mount_plan(spec); !plan) {
         lines.push_back("cannot be made: " + plan.error().message);
     } else if (spec.namespaces.mount) {
-        lines.push_back(plan->root_is_tmpfs
-                            ? fmt::format("root: an empty tmpfs{}", plan->seal_root ? ", read-only at the end" : "")
-                            : fmt::format("root: {}{}, nosuid{}", plan->root_source,
-                                          (plan->root_attributes & MOUNT_ATTR_RDONLY) != 0 ? " read-only" : "",
-                                          (plan->root_attributes & MOUNT_ATTR_NODEV) != 0 ? ", nodev" : ""));
+        lines.push_back(
+            plan->root_is_tmpfs
+                ? fmt::format("root: an empty tmpfs{}", plan->seal_root ? ", read-only at the end" : "")
+                : fmt::format("root: {}{}, nosuid{}", plan->root_source,
+                              (plan->root_attributes & MOUNT_ATTR_RDONLY) != 0 ? " read-only" : "",
+                              (plan->root_attributes & MOUNT_ATTR_NODEV) != 0 ? ", nodev" : ""));
         for (const MountStep& step : plan->steps) lines.push_back("mount: " + describe(step));
     }
     lines.push_back(fmt::format("user: uid {} gid {}, no supplementary groups", spec.uid, spec.gid));

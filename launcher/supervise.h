@@ -9,11 +9,11 @@ namespace postern {
 
 /// What is known of a client beside itself.
 struct ClientPlace {
-    Namespaces namespaces;   ///< those of its own
-    std::string cgroup;      ///< empty: the launcher's
-    std::string grant;       ///< empty: none
-    int cgroup_fd = -1;      ///< borrowed; -1: none
-    bool has_filter = false; ///< of seccomp(2)
+    Namespaces namespaces;         ///< those of its own
+    std::string cgroup;            ///< empty: the launcher's
+    std::string grant;             ///< empty: none
+    int cgroup_fd = -1;            ///< borrowed; -1: none
+    bool has_filter = false;       ///< of seccomp(2)
     bool child_is_client = false;  ///< see StatusReport::Started
 };
 
