@@ -22,6 +22,7 @@
 namespace postern {
 namespace {
 
+constexpr const char* kOwnName = "postern bwrap";
 constexpr std::size_t kMaxFilterBytes = std::size_t{BPF_MAXINSNS} * sizeof(sock_filter);
 
 /// bubblewrap's own status for everything that goes wrong before the command runs.
@@ -195,7 +196,9 @@ int run_bwrap(const std::string& program, const std::vector<std::string>& words)
         return 0;
     }
     if (request->kind == BwrapRequest::Kind::Version) {
-        fmt::print("bubblewrap " POSTERN_BWRAP_VERSION " (postern " POSTERN_VERSION ")\n");
+        // Callers ask a program called bwrap what it can do.
+        fmt::print("{}\n",
+                   program == kOwnName ? "postern " POSTERN_VERSION : "bubblewrap " POSTERN_BWRAP_VERSION);
         return 0;
     }
     if (request->spec.argv.empty()) {
@@ -227,7 +230,7 @@ Command add_bwrap_command(CLI::App& app) {
                 ->type_size(static_cast<int>(words));
         }
     }
-    return [](const CommandLine& rest) { return run_bwrap("postern bwrap", rest); };
+    return [](const CommandLine& rest) { return run_bwrap(kOwnName, rest); };
 }
 
 }  // namespace postern
