@@ -99,6 +99,7 @@ struct ChildPlan {
     std::vector<unsigned> kept_fds;  ///< sorted: what CloseFds leaves open
     bool make_targets = false;       ///< see SandboxSpec
     unsigned covered_roots = 0;      ///< how often something was mounted on "/" of the new root
+    int proc_tree = -1;              ///< the proc that Cover steps are about; -1: it was skipped
     std::vector<int> init_fds;       ///< what init keeps; capacity reserved for the locks
 
     std::string hostname;
