@@ -44,6 +44,7 @@ enum class ChildStep : int {
     DieWithInit,
     Introduce,
     Session,
+    Keyring,
     Fds,
     NoNewPrivs,
     Landlock,
@@ -106,6 +107,7 @@ struct ChildPlan {
     bool set_hostname = false;
     bool loopback_up = false;
     bool new_session = true;
+    bool new_keyring = true;
     bool no_new_privs = true;
     bool landlock = true;
     std::uint64_t capabilities = 0;  ///< bit set of those kept
