@@ -125,7 +125,7 @@ def namespaces():
     """Every one that a process is in, has open or has mounted."""
     links = [link(path) for pid in pids() for path in glob.glob(f"/proc/{pid}/ns/*") + glob.glob(f"/proc/{pid}/fd/*")]
     links += [line.split(" ")[3] for pid in pids() for line in text(f"/proc/{pid}/mountinfo").splitlines()]
-    return {each for each in links if re.fullmatch(r"\w+:\[\d+\]", each)}
+    return {each for each in links if re.fullmatch(r"(user|pid|mnt|net|ipc|uts|cgroup|time):\[\d+\]", each)}
 
 
 def descriptors():
