@@ -55,6 +55,7 @@ class Parser {
         request_.spec.keep_groups = true;
         request_.spec.landlock = false;
         request_.spec.new_session = false;
+        request_.spec.new_keyring = false;
         request_.spec.tell_folder = true;
         if (caller.uid == 0) capabilities_ = caller.capabilities;
     }

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/seccomp.h>
 #include <net/if.h>
 #include <poll.h>
@@ -12,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -325,6 +327,14 @@ bool new_session(Child& child) {
     return !child.plan.new_session || check(child, ::setsid(), "setsid");
 }
 
+/// A session keyring goes along through every clone and exec, into other user namespaces too.
+bool leave_keyring(Child& child) {
+    if (!child.plan.new_keyring) return true;
+    if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) >= 0) return true;
+    // A kernel without keys, or a filter around the launcher: the client cannot ask for any either.
+    return errno == ENOSYS || errno == EPERM || failed(child, "keyctl");
+}
+
 /// Moves `fd` to `lowest` or above, where no fd of the client's goes.
 bool move_up(Child& child, int& fd, int lowest) {
     if (fd < 0 || fd >= lowest) return true;
@@ -553,6 +563,7 @@ constexpr StepEntry kClientSteps[] = {
     // launcher: a client may have ended before the launcher looks.
     {ChildStep::Introduce, "telling who it is", introduce},
     {ChildStep::Session, "making a session", new_session},
+    {ChildStep::Keyring, "leaving the launcher's keys", leave_keyring},
     {ChildStep::Fds, "placing its file descriptors", place_fds},
     {ChildStep::NoNewPrivs, "setting no_new_privs", no_new_privs},
     // Why after NoNewPrivs: without it neither Landlock nor a filter is there for a process without

@@ -44,6 +44,7 @@ enum class ChildStep : int {
     DieWithInit,
     Introduce,
     Session,
+    Keyring,
     Fds,
     NoNewPrivs,
     Landlock,
@@ -99,12 +100,14 @@ struct ChildPlan {
     std::vector<unsigned> kept_fds;  ///< sorted: what CloseFds leaves open
     bool make_targets = false;       ///< see SandboxSpec
     unsigned covered_roots = 0;      ///< how often something was mounted on "/" of the new root
+    int proc_tree = -1;              ///< the proc that Cover steps are about; -1: it was skipped
     std::vector<int> init_fds;       ///< what init keeps; capacity reserved for the locks
 
     std::string hostname;
     bool set_hostname = false;
     bool loopback_up = false;
     bool new_session = true;
+    bool new_keyring = true;
     bool no_new_privs = true;
     bool landlock = true;
     std::uint64_t capabilities = 0;  ///< bit set of those kept

@@ -231,7 +231,11 @@ bool attach(ChildPlan& child, int& root, const MountStep& step, int mount, StepF
     const int errnum = errno;
     if (moved == 0 && step.kind == MountStep::Kind::Tmpfs) remember_own(child, mount);
     ::close(target);
-    ::close(mount);
+    if (moved == 0 && step.has_covers) {
+        child.proc_tree = mount;
+    } else {
+        ::close(mount);
+    }
     errno = errnum;
     return moved == 0 || failed(failure, "move_mount");
 }
@@ -335,10 +339,12 @@ bool change_mode(int root, const MountStep& step, StepFailure& failure) {
     return true;
 }
 
-/// Nothing to do where it is not there.
-bool cover(int root, const MountStep& step, StepFailure& failure) {
-    const int there = open_inside(root, step.target.c_str(), false);
-    if (there < 0) return errno == ENOENT || errno == ELOOP || failed(failure, "openat2");
+/// Nothing to do where it is not there. Looked for in the proc itself and not by its path: that may lead over
+/// links, and who owns the root's folder could make it lead elsewhere by now.
+bool cover(int proc, const MountStep& step, StepFailure& failure) {
+    if (proc < 0) return true;
+    const int there = open_inside(proc, step.source.c_str(), false);
+    if (there < 0) return errno == ENOENT || failed(failure, "openat2");
     const FdPath path(there);
     if (step.only_if_writable && ::access(path.text(), W_OK) != 0) {
         ::close(there);
@@ -396,6 +402,7 @@ bool seal(int root, const MountStep& step, StepFailure& failure) {
 
 bool do_step(ChildPlan& child, int& root, const MountStep& step, int source, StepFailure& failure) {
     int mount = -1;
+    if (step.has_covers) child.proc_tree = -1;
     switch (step.kind) {
         case MountStep::Kind::Bind:
         case MountStep::Kind::Overlay:
@@ -421,7 +428,7 @@ bool do_step(ChildPlan& child, int& root, const MountStep& step, int source, Ste
         case MountStep::Kind::Chmod:
             return change_mode(root, step, failure);
         case MountStep::Kind::Cover:
-            return cover(root, step, failure);
+            return cover(child.proc_tree, step, failure);
         case MountStep::Kind::Symlink:
             return make_link(child, root, step, failure);
         case MountStep::Kind::Seal:

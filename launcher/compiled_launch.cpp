@@ -32,9 +32,10 @@ template <typename Archive, typename Spec>
 void visit_scalars(Archive& archive, Spec& spec) {
     auto& [namespaces, root, mounts, seccomp, capabilities, keep_capabilities, no_new_privs, landlock,
            rlimits, uid, gid, own_ids, keep_groups, hostname, env, cwd, tell_folder, time_limit, cgroup_fd,
-           tell_namespaces, new_session, loopback_up, argv, argv0, fds, inherited_fds, make_targets, as_pid_1,
-           no_more_user_namespaces, assert_no_more_user_namespaces, monotonic_offset, boottime_offset, net_fd,
-           joined_pid_namespace, late_user_fd, block_fd, sync_fd, lock_files, await_user_map] = spec;
+           tell_namespaces, new_session, new_keyring, loopback_up, argv, argv0, fds, inherited_fds,
+           make_targets, as_pid_1, no_more_user_namespaces, assert_no_more_user_namespaces, monotonic_offset,
+           boottime_offset, net_fd, joined_pid_namespace, late_user_fd, block_fd, sync_fd, lock_files,
+           await_user_map] = spec;
     // Those are the launch's own: launch_key() knows no option that sets them.
     static_cast<void>(std::tie(env, cgroup_fd, tell_namespaces, argv, argv0, fds, inherited_fds, net_fd,
                                joined_pid_namespace, late_user_fd, block_fd, sync_fd, lock_files,
@@ -52,6 +53,7 @@ void visit_scalars(Archive& archive, Spec& spec) {
     archive.one(cwd);
     archive.one(time_limit);
     archive.one(new_session);
+    archive.one(new_keyring);
     archive.one(loopback_up);
     archive.one(keep_capabilities);
     archive.one(own_ids);

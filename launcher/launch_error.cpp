@@ -98,9 +98,14 @@ std::string step_hint(const ChildReport& report, const ChildPlan& plan, const Us
         case ChildStep::Mounts:
             return is_mount ? mount_hint(plan.mounts.steps[item], report) : "";
         // The first that need a capability in the new user namespace.
+        case ChildStep::Identity:
+            if (!plan.namespaces.user && report.errnum == EPERM)
+                return "; another user without a user namespace takes CAP_SETUID and CAP_SETGID: run as "
+                       "root, or "
+                       "add \"user\" to the namespaces";
+            [[fallthrough]];
         case ChildStep::CgroupNamespace:
         case ChildStep::PrivateMounts:
-        case ChildStep::Identity:
         case ChildStep::NewRoot:
         case ChildStep::Hostname:
         case ChildStep::Loopback:
@@ -121,6 +126,8 @@ std::string step_hint(const ChildReport& report, const ChildPlan& plan, const Us
         case ChildStep::SeccompLate:
             return report.errnum == EINVAL ? "; the filter is longer than 4096 instructions or not valid"
                                            : "";
+        case ChildStep::Keyring:
+            return report.errnum == EDQUOT ? "; the user has too many keys: sysctl kernel.keys.maxkeys" : "";
         case ChildStep::Fds:
             return report.errnum == EINVAL || report.errnum == EMFILE ? "; raise `ulimit -n` of the launcher"
                                                                       : "";

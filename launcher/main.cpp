@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "broker-core/json_reader.h"
 #include "broker-core/result.h"
 #include "launcher/command_tree.h"
 #include "launcher/commands.h"
@@ -63,6 +64,20 @@ bool is_called_bwrap(const std::string& program) {
     return std::filesystem::read_symlink("/proc/self/exe", code).filename() == "bwrap";
 }
 
+/// The parser leaves to the client what it does not know: an option of no command's is a mistake all the
+/// same.
+Status check_first_word(const CLI::App& command, const CommandLine& before) {
+    if (before.empty() || !before.front().starts_with('-')) return {};
+    const std::string option = before.front().substr(0, before.front().find('='));
+    std::vector<std::string> names;
+    for (const CLI::Option* each : command.get_options()) {
+        for (const std::string& name : each->get_lnames()) names.push_back("--" + name);
+    }
+    const std::vector<std::string_view> candidates(names.begin(), names.end());
+    return fail("unknown option {}; did you mean {}? See `postern {} --help`", option,
+                nearest(option, candidates), command.get_name());
+}
+
 int main_with_arguments(const std::string& program, std::vector<std::string> words) {
     if (is_called_bwrap(program)) return run_bwrap(program, words);
     if (!words.empty() && words.front() == "bwrap")
@@ -77,6 +92,7 @@ int main_with_arguments(const std::string& program, std::vector<std::string> wor
     }
     // What is behind the first "--" is the client's command line: the parser must not look at it.
     const auto dashes = std::find(words.begin(), words.end(), "--");
+    const bool has_dashes = dashes != words.end();
     CommandLine rest(dashes == words.end() ? dashes : dashes + 1, words.end());
     words.erase(dashes, words.end());
 
@@ -103,6 +119,10 @@ int main_with_arguments(const std::string& program, std::vector<std::string> wor
                       launches() ? kLaunchFailed : 2);
     }
     const CommandLine before = chosen()->remaining();  // `postern run CMD` without "--"
+    if (const auto known = check_first_word(*chosen(), before); !known)
+        return report(known.error(), launches() ? kLaunchFailed : 2);
+    // What stands behind the command is its own, a "--" too.
+    if (!before.empty() && has_dashes) rest.insert(rest.begin(), "--");
     rest.insert(rest.begin(), before.begin(), before.end());
     const auto& all = app.get_subcommands([](CLI::App*) { return true; });
     const auto index = static_cast<size_t>(std::find(all.begin(), all.end(), chosen()) - all.begin());

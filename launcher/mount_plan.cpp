@@ -71,7 +71,7 @@ void add_proc_covers(const SandboxSpec& spec, std::vector<MountStep>& steps, con
                      const std::string& where) {
     for (const char* name : {"/sys", "/sysrq-trigger", "/irq", "/bus", "/fs", "/acpi"}) {
         MountStep step = plain_step(MountStep::Kind::Cover, proc + name, MOUNT_ATTR_RDONLY, where);
-        step.optional_target = true;
+        step.source = name;
         // As bubblewrap, which leaves root its sysctls.
         step.only_if_writable = spec.root.kind == Root::Kind::Bare;
         steps.push_back(std::move(step));
@@ -83,7 +83,8 @@ void add_proc(const SandboxSpec& spec, std::vector<MountStep>& steps, const std:
     steps.push_back(proc_step(spec, target, where));
     steps.back().attributes |= attributes;
     steps.back().optional_target = optional_target;
-    if (!spec.namespaces.user || spec.uid == 0 || spec.own_ids) add_proc_covers(spec, steps, target, where);
+    steps.back().has_covers = !spec.namespaces.user || spec.uid == 0 || spec.own_ids;
+    if (steps.back().has_covers) add_proc_covers(spec, steps, target, where);
 }
 
 /// A minimal /dev: the six devices that hold nothing, terminals of its own, shared memory of its own.

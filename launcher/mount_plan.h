@@ -26,7 +26,7 @@ struct MountStep {
         Data,       ///< such a file, on no path but where it is bound
         Chmod,      ///< `mode` for what is there
         Seal,       ///< `attributes` put on what is mounted at `target`
-        Cover,      ///< what is at `target` bound to itself, read-only
+        Cover,      ///< `source`, a path in the proc before it, bound to itself, read-only
     };
     /// Overlay: so many that mount(2)'s page holds a path through /proc/self/fd of each.
     static constexpr std::size_t kMaxLayers = 128;
@@ -44,6 +44,7 @@ struct MountStep {
     std::string upper = {};               ///< Overlay: empty without one
     std::string work = {};
     bool only_if_writable = false;  ///< Cover
+    bool has_covers = false;        ///< Proc, or the Bind instead: Cover steps follow
     bool scratch = false;           ///< Overlay: upper and work folder are made and forgotten
     int mode = -1;                  ///< Directory, File, Data, Chmod; also of the folders made on the way
     int fd = -1;                    ///< see Mount::fd

@@ -429,6 +429,7 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     plan.hostname = spec.hostname.value_or("");
     plan.loopback_up = spec.loopback_up;
     plan.new_session = spec.new_session;
+    plan.new_keyring = spec.new_keyring;
     plan.no_new_privs = spec.no_new_privs;
     plan.landlock = spec.landlock;
     for (const unsigned capability : spec.capabilities) plan.capabilities |= std::uint64_t{1} << capability;

@@ -71,7 +71,8 @@ void SandboxFlags::add_to(CLI::App& command) {
                 help)
             ->type_name(words)
             ->type_size(count)
-            ->expected(1, 1 << 20)
+            // Each time `count` words and no more: what follows may be the command.
+            ->expected(-1)
             ->allow_extra_args(false)
             ->trigger_on_parse()
             ->group("Sandbox");
@@ -182,6 +183,8 @@ void SandboxFlags::add_to(CLI::App& command) {
                 });
             },
             "pass no environment")
+        // In its turn: what is set behind it stays.
+        ->trigger_on_parse()
         ->group("Sandbox");
 }
 

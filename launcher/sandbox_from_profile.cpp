@@ -16,9 +16,22 @@ namespace {
 
 constexpr size_t kMaxSeccompBytes = 4 << 20;
 
+/// With some arguments is enough.
+bool allows(const SeccompProfile& filter, std::string_view call) {
+    const auto passes = [](const SeccompAction& action) {
+        return action.kind == SeccompAction::Kind::Allow || action.kind == SeccompAction::Kind::Log ||
+               action.kind == SeccompAction::Kind::Trace;
+    };
+    return passes(filter.default_action) ||
+           std::any_of(filter.rules.begin(), filter.rules.end(),
+                       [&](const SeccompRule& rule) { return rule.name == call && passes(rule.action); });
+}
+
+/// `reaches_keys`: the filter lets the client ask for keys.
 Result<std::vector<sock_filter>> seccomp_program(const Profile& profile, const SandboxSpec& spec,
-                                                 std::vector<ReadFile>* read) {
+                                                 std::vector<ReadFile>* read, bool& reaches_keys) {
     const std::string& name = profile.sandbox.seccomp;
+    reaches_keys = true;
     if (name == "none") return std::vector<sock_filter>{};
     std::string file = name;
     if (name == "default") {
@@ -29,6 +42,7 @@ Result<std::vector<sock_filter>> seccomp_program(const Profile& profile, const S
     POSTERN_ASSIGN(std::string text, read_file(file, kMaxSeccompBytes));
     auto parsed = parse_seccomp_profile(text, seccomp_conditions(spec.capabilities));
     if (!parsed) return propagate(std::move(parsed), file);
+    reaches_keys = allows(*parsed, "keyctl") || allows(*parsed, "request_key") || allows(*parsed, "add_key");
     auto program = compile_seccomp_filter(*parsed);
     if (!program) return propagate(std::move(program), file);
     if (read != nullptr) read->push_back({file, std::move(text)});
@@ -86,7 +100,7 @@ Result<SandboxSpec> sandbox_from_profile(const Profile& profile, const std::vect
         if (!capability) return propagate(std::move(capability), context("capabilities"));
         spec.capabilities.push_back(*capability);
     }
-    auto program = seccomp_program(profile, spec, read);
+    auto program = seccomp_program(profile, spec, read, spec.new_keyring);
     if (!program) return propagate(std::move(program), context("seccomp"));
     if (!program->empty()) spec.seccomp = {std::move(*program)};
     spec.no_new_privs = sandbox.no_new_privs;

@@ -174,6 +174,7 @@ std::vector<std::string> describe_sandbox(const SandboxSpec& spec) {
     }
     if (spec.time_limit) lines.push_back(fmt::format("time limit: {} ms", spec.time_limit->count()));
     lines.push_back(spec.new_session ? "session: its own" : "session: the launcher's");
+    if (spec.new_keyring) lines.emplace_back("keyring: its own");
     lines.push_back("working folder: " + spec.cwd.value_or("the caller's if it is there inside, else /"));
     for (const std::string& variable : spec.env) lines.push_back("environment: " + variable);
     for (std::size_t i = 0; i < spec.fds.size(); ++i)

@@ -139,6 +139,9 @@ struct SandboxSpec {
 
     /// The client in a session of its own: no controlling terminal (so no TIOCSTI), kill(0, …) stays inside.
     bool new_session = true;
+    /// The client possesses none of the launcher's keys, whatever its filter lets it ask for (keyrings(7)): a
+    /// session keyring of its own, which counts against the user's quota of keys.
+    bool new_keyring = true;
     /// Sets the loopback interface of a new network namespace up (costs 0.1 ms).
     bool loopback_up = false;
 
