@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace postern {
+
+/// bubblewrap's command line, which reads its own words: `words` is what stands behind `program`, as its help
+/// calls it. Gives the exit status.
+[[nodiscard]] int run_bwrap(const std::string& program, const std::vector<std::string>& words);
+
+}  // namespace postern
