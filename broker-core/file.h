@@ -23,8 +23,11 @@ struct ReadFile {
 /// One write(2) to an existing file, as sysfs and procfs want it.
 [[nodiscard]] Status write_file(const std::string& path, std::string_view text);
 
-/// The folder above the one that the running program lies in: "/usr" of "/usr/bin/postern", and the build
-/// folder of "build/bin/postern", so that both look alike.
+/// The file of the running program, as /proc/self/exe names it; empty where that cannot be read.
+[[nodiscard]] const std::string& program_file();
+
+/// The folder that the running program's tree begins at: "/usr" of "/usr/bin/postern" and of
+/// "/usr/libexec/postern/postern-full", and the build folder of "build/bin/postern", so that both look alike.
 [[nodiscard]] const std::string& program_prefix();
 
 /// A memfd that holds `text` and can never change again (F_SEAL_WRITE, _SHRINK, _GROW, _SEAL), opened for

@@ -488,27 +488,12 @@ void merge_profile(Json& below, const Json& above) {
     }
 }
 
-std::vector<std::string> profile_search_path() {
-    std::vector<std::string> folders;
-    if (const char* path = std::getenv("POSTERN_PROFILE_PATH"); path != nullptr) {
-        std::stringstream stream{std::string(path)};
-        for (std::string folder; std::getline(stream, folder, ':');) {
-            if (!folder.empty()) folders.push_back(folder);
-        }
-    }
-    folders.emplace_back("/etc/postern/profiles");
-    folders.push_back(program_prefix() + "/share/postern/profiles");
-    return folders;
-}
-
 Result<std::string> find_profile(std::string_view name) {
-    if (name.find('/') != std::string_view::npos || name.ends_with(".json")) return std::string(name);
+    if (auto file = find_profile_file(name)) return std::move(*file);
     const auto folders = profile_search_path();
     std::vector<std::string> known;
     for (const std::string& folder : folders) {
         std::error_code code;
-        const auto file = std::filesystem::path(folder) / fmt::format("{}.json", name);
-        if (std::filesystem::exists(file, code)) return file.string();
         for (const auto& entry : std::filesystem::directory_iterator(folder, code)) {
             if (entry.path().extension() == ".json") known.push_back(entry.path().stem().string());
         }

@@ -22,10 +22,11 @@ class ByteWriter {
     void one(const T& value) requires std::is_trivially_copyable_v<T> {
         bytes_.append(reinterpret_cast<const char*>(&value), sizeof value);
     }
-    void one(const std::string& text) {
+    void one(std::string_view text) {
         one(text.size());
         bytes_.append(text);
     }
+    void one(const std::string& text) { one(std::string_view(text)); }
     template <typename T>
     void one(const std::optional<T>& value) requires(!std::is_trivially_copyable_v<std::optional<T>>) {
         one(value.has_value());
@@ -65,6 +66,8 @@ class ByteReader {
         if (const std::string_view raw = cut(sizeof value); !raw.empty())
             std::memcpy(&value, raw.data(), sizeof value);
     }
+    /// A part of the bytes: they must outlive it.
+    void one(std::string_view& text) { text = cut(size(1)); }
     void one(std::string& text) { text = std::string(cut(size(1))); }
     template <typename T>
     void one(std::optional<T>& value) requires(!std::is_trivially_copyable_v<std::optional<T>>) {
@@ -79,7 +82,13 @@ class ByteReader {
         one(pair.second);
     }
     template <typename T>
-    void one(std::vector<T>& list) {
+    void one(std::vector<T>& list) requires std::is_trivially_copyable_v<T> {
+        list.resize(size(sizeof(T)));
+        if (const std::string_view raw = cut(list.size() * sizeof(T)); !raw.empty())
+            std::memcpy(list.data(), raw.data(), raw.size());
+    }
+    template <typename T>
+    void one(std::vector<T>& list) requires(!std::is_trivially_copyable_v<T>) {
         const std::size_t count = size(1);
         list.clear();
         for (std::size_t i = 0; i < count && good_; ++i) one(list.emplace_back());

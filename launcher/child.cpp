@@ -290,10 +290,23 @@ bool die_with_launcher(Child& child) {
     return true;
 }
 
+int run_client(void* child);
+
+/// What its steps need, many times over. Each launch has its own: this process is a copy of the launcher.
+alignas(16) char client_stack[std::size_t{64} << 10];
+
+/// Borrowing init's memory until exec saves the copy of it, which is what most of a fork is. Init stands
+/// still meanwhile, and gives up what it holds only then: so not with a client that has capabilities, with
+/// which it could reach into init before that.
+int fork_flags(const ChildPlan& plan) {
+    const bool has_capabilities = plan.keep_capabilities || plan.capabilities != 0;
+    return has_capabilities ? SIGCHLD : SIGCHLD | CLONE_VM | CLONE_VFORK;
+}
+
 bool fork_client(Child& child) {
     if (child.plan.as_pid_1) return true;
     child.init = ::getpid();
-    child.client = sys::raw_fork();
+    child.client = ::clone(run_client, client_stack + sizeof client_stack, fork_flags(child.plan), &child);
     return check(child, child.client, "clone");
 }
 
@@ -608,6 +621,12 @@ void run_steps(Child& child, const StepEntry (&steps)[count]) {
     }
 }
 
+int run_client(void* child) {
+    run_steps(*static_cast<Child*>(child), kClientSteps);
+    // Not reached: the last step either execs or fails.
+    ::_exit(125);
+}
+
 }  // namespace
 
 const char* child_step_name(ChildStep step) {
@@ -631,8 +650,7 @@ void run_child(ChildPlan& plan) {
                   .kept_count = plan.init_fds.size(),
                   .pid_namespace = plan.namespaces.pid});
     }
-    run_steps(child, kClientSteps);
-    // Not reached: the last step either execs or fails.
+    run_client(&child);
     ::_exit(125);
 }
 

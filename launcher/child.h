@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -113,7 +114,7 @@ struct ChildPlan {
     std::uint64_t capabilities = 0;  ///< bit set of those kept
     bool keep_capabilities = false;
     std::vector<ResourceLimit> limits;
-    std::vector<std::vector<sock_filter>> seccomp;
+    std::span<const std::vector<sock_filter>> seccomp;  ///< the spec's
     bool as_pid_1 = false;
     bool no_more_user_namespaces = false;
     bool assert_no_more_user_namespaces = false;

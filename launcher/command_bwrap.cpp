@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "launcher/command_bwrap.h"
+
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
@@ -14,15 +15,13 @@
 #include <tuple>
 
 #include "launcher/bwrap_options.h"
-#include "launcher/commands.h"
-#include "launcher/sandbox_from_profile.h"
+#include "launcher/client_environment.h"
 #include "launcher/supervise.h"
 #include "launcher/syscalls.h"
 
 namespace postern {
 namespace {
 
-constexpr const char* kOwnName = "postern bwrap";
 constexpr std::size_t kMaxFilterBytes = std::size_t{BPF_MAXINSNS} * sizeof(sock_filter);
 
 /// bubblewrap's own status for everything that goes wrong before the command runs.
@@ -197,8 +196,8 @@ int run_bwrap(const std::string& program, const std::vector<std::string>& words)
     }
     if (request->kind == BwrapRequest::Kind::Version) {
         // Callers ask a program called bwrap what it can do.
-        fmt::print("{}\n",
-                   program == kOwnName ? "postern " POSTERN_VERSION : "bubblewrap " POSTERN_BWRAP_VERSION);
+        fmt::print("{}\n", program == kBwrapCommand ? "postern " POSTERN_VERSION
+                                                    : "bubblewrap " POSTERN_BWRAP_VERSION);
         return 0;
     }
     if (request->spec.argv.empty()) {
@@ -206,31 +205,6 @@ int run_bwrap(const std::string& program, const std::vector<std::string>& words)
         return 1;
     }
     return start(std::move(*request), inherited, parent);
-}
-
-Command add_bwrap_command(CLI::App& app) {
-    CLI::App* command =
-        app.add_subcommand("bwrap", "bubblewrap's command line, with its meaning, on postern's sandbox");
-    command->footer("usage: postern bwrap [OPTIONS...] [--] COMMAND [ARGS...]");
-    command->prefix_command();
-    // What the parser is told here is for help, completion and the manual: the order of these options has a
-    // meaning, so they are read by parse_bwrap().
-    for (const BwrapOption& option : bwrap_options()) {
-        if (option.name == "--help" || option.name == "--version") continue;
-        const std::string name(option.name);
-        if (option.words.empty()) {
-            command->add_flag_callback(
-                name, [] {}, std::string(option.help));
-        } else {
-            const auto words = 1 + std::count(option.words.begin(), option.words.end(), ' ');
-            command
-                ->add_option_function<std::vector<std::string>>(
-                    name, [](const std::vector<std::string>&) {}, std::string(option.help))
-                ->type_name(std::string(option.words))
-                ->type_size(static_cast<int>(words));
-        }
-    }
-    return [](const CommandLine& rest) { return run_bwrap(kOwnName, rest); };
 }
 
 }  // namespace postern

@@ -5,6 +5,7 @@
 
 #include "broker-core/manifest.h"
 #include "launcher/commands.h"
+#include "launcher/compiled_run.h"
 #include "launcher/explain.h"
 #include "launcher/launch.h"
 #include "launcher/launch_cache.h"
@@ -45,22 +46,6 @@ int print_plan(const RunOptions& options, const Profile& profile, const SandboxS
     return 0;
 }
 
-int run_plain(Supervisor& supervisor, StatusReport& status, const CompiledLaunch& launch, SandboxSpec spec) {
-    std::optional<Cgroup> cgroup;
-    if (!launch.cgroup_limits.empty()) {
-        auto created = Cgroup::create(fmt::format("{}", ::getpid()), launch.cgroup_limits);
-        if (!created) return report(created.error(), kLaunchFailed);
-        spec.cgroup_fd = created->fd();
-        cgroup.emplace(std::move(*created));
-    }
-    for (const std::string& line : launch.weakenings) fmt::print(stderr, "{}", line);
-    auto client = start_sandbox(spec);
-    if (!client) return report(client.error().error, client.error().exit_status);
-    return supervise(
-        supervisor, status, std::move(*client),
-        {spec.namespaces, cgroup ? cgroup->path() : "", "", spec.cgroup_fd, !spec.seccomp.empty(), false});
-}
-
 int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptions& options,
                  const Profile& profile, const SandboxSpec& spec, GrantedFiles files) {
     auto broker = LocalBroker::open(profile, options.device, std::move(files));
@@ -84,15 +69,6 @@ int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptio
         if (!ended) status = report(ended.error(), status == 0 ? kLaunchFailed : status);
     }
     return status;
-}
-
-/// Where nothing but the environment and the command is left to be decided.
-CompiledLaunch compile(const RunOptions& options, const Profile& profile, const SandboxSpec& spec) {
-    CompiledLaunch launch{spec, profile.sandbox.env_keep, profile.sandbox.env_set, cgroup_limits(profile),
-                          options.spoken_weakenings(profile)};
-    launch.spec.argv.clear();
-    launch.spec.env.clear();
-    return launch;
 }
 
 int run(const RunOptions& options, const std::optional<LaunchKey>& key, const CommandLine& command) {
@@ -119,31 +95,16 @@ int run(const RunOptions& options, const std::optional<LaunchKey>& key, const Co
     auto supervisor = Supervisor::create();
     if (!supervisor) return report(supervisor.error(), kLaunchFailed);
     if (options.device.empty() && files->empty()) {
-        const CompiledLaunch launch = compile(options, *profile, *spec);
+        const CompiledLaunch launch = compile_launch(*profile, *spec, options.spoken_weakenings(*profile));
         if (key) {
             if (const auto cache = LaunchCache::open()) cache->keep(key->text, read, launch);
         }
-        return run_plain(*supervisor, *status, launch, std::move(*spec));
+        return run_compiled(*supervisor, *status, launch, std::move(*spec));
     }
     return run_on_grant(*supervisor, *status, options, *profile, *spec, std::move(*files));
 }
 
 }  // namespace
-
-std::optional<int> run_kept(const LaunchKey& key) {
-    const auto cache = LaunchCache::open();
-    if (!cache) return std::nullopt;
-    const auto launch = cache->find(key.text);
-    if (!launch) return std::nullopt;
-    SandboxSpec spec = launch->spec;
-    spec.argv = key.command;
-    spec.env = client_environment(launch->env_keep, launch->env_set, own_environment());
-    auto supervisor = Supervisor::create();
-    if (!supervisor) return report(supervisor.error(), kLaunchFailed);
-    auto status = StatusReport::open(std::nullopt, std::nullopt);
-    if (!status) return report(status.error(), kLaunchFailed);
-    return run_plain(*supervisor, *status, *launch, std::move(spec));
-}
 
 Command add_run_command(CLI::App& app, std::optional<LaunchKey> key) {
     auto options = std::make_shared<RunOptions>();

@@ -14,7 +14,7 @@
 #include <cstdlib>
 
 #include "broker-core/unique_fd.h"
-#include "launcher/seccomp_profile.h"
+#include "launcher/system_call.h"
 
 namespace postern {
 namespace {

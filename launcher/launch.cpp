@@ -154,6 +154,15 @@ Status check_rules_hold(const Profile& profile, bool can_be_enforced) {
     return {};
 }
 
+CompiledLaunch compile_launch(const Profile& profile, const SandboxSpec& spec,
+                              std::vector<std::string> spoken_weakenings) {
+    CompiledLaunch launch{spec, profile.sandbox.env_keep, profile.sandbox.env_set, cgroup_limits(profile),
+                          std::move(spoken_weakenings)};
+    launch.spec.argv.clear();
+    launch.spec.env.clear();
+    return launch;
+}
+
 std::vector<std::pair<std::string, std::string>> cgroup_limits(const Profile& profile) {
     return {profile.sandbox.cgroup.begin(), profile.sandbox.cgroup.end()};
 }

@@ -10,8 +10,9 @@
 #include <string_view>
 
 #include "broker-core/file.h"
-#include "broker-core/profile_reader.h"
+#include "broker-core/profile_path.h"
 #include "launcher/byte_archive.h"
+#include "launcher/launch_file.h"
 
 namespace postern {
 namespace {
@@ -35,23 +36,8 @@ constexpr KnownOption kKnownOptions[] = {
     {"--quiet", 0},     {"--profile", 1},
 };
 
-/// What this program is: another build must not use what this one has compiled.
-bool add_program(ByteWriter& key) {
-    struct stat program = {};
-    utsname kernel = {};
-    if (::stat("/proc/self/exe", &program) != 0 || ::uname(&kernel) != 0) return false;
-    key.one(std::string(POSTERN_VERSION));
-    key.one(program.st_dev);
-    key.one(program.st_ino);
-    key.one(program.st_size);
-    key.one(program.st_mtim.tv_sec);
-    key.one(program.st_mtim.tv_nsec);
-    // Where the default filter and profiles lie.
-    key.one(program_prefix());
-    // What conditions in a seccomp profile are evaluated against.
-    key.one(std::string(kernel.release));
-    return true;
-}
+/// The programs that compile launches and that run them, at their places.
+constexpr const char* kPrograms[] = {"/bin/postern", "/libexec/postern/postern-full"};
 
 bool add_folder(ByteWriter& key) {
     char* folder = ::get_current_dir_name();
@@ -62,7 +48,7 @@ bool add_folder(ByteWriter& key) {
 }
 
 bool add_profile(ByteWriter& key, const std::string& name) {
-    const auto file = find_profile(name);
+    const auto file = find_profile_file(name);
     if (!file) return false;
     key.one(*file);
     return true;
@@ -70,11 +56,56 @@ bool add_profile(ByteWriter& key, const std::string& name) {
 
 }  // namespace
 
-std::optional<LaunchKey> launch_key(const std::vector<std::string>& words) {
+std::optional<std::string> build_identity() {
+    ByteWriter identity;
+    // Where the default filter and profiles lie.
+    const std::string& prefix = program_prefix();
+    identity.one(std::string(POSTERN_VERSION));
+    identity.one(prefix);
+    bool is_one = false;
+    for (const char* each : kPrograms) {
+        const std::string path = prefix + each;
+        // A program that was replaced while it runs has another name in /proc.
+        is_one = is_one || path == program_file();
+        struct stat program = {};
+        if (::stat(path.c_str(), &program) != 0) return std::nullopt;
+        identity.one(program.st_dev);
+        identity.one(program.st_ino);
+        identity.one(program.st_size);
+        identity.one(program.st_mtim.tv_sec);
+        identity.one(program.st_mtim.tv_nsec);
+    }
+    utsname kernel = {};
+    if (!is_one || ::uname(&kernel) != 0) return std::nullopt;
+    // What conditions in a seccomp profile are evaluated against.
+    identity.one(std::string(kernel.release));
+    return identity.take();
+}
+
+std::optional<LaunchFileRun> launch_file_run(const std::vector<std::string>& words) {
+    if (words.empty() || words.front() != "run") return std::nullopt;
+    LaunchFileRun run;
+    for (auto word = words.begin() + 1; word != words.end(); ++word) {
+        if (*word == "--quiet") {
+            run.quiet = true;
+        } else if (*word == "--profile" && word + 1 != words.end() && is_launch_file(word[1])) {
+            run.file = *++word;
+        } else if (*word == "--" || !word->starts_with('-')) {
+            run.command.assign(*word == "--" ? word + 1 : word, words.end());
+            break;
+        } else {
+            return std::nullopt;
+        }
+    }
+    if (run.file.empty() || run.command.empty()) return std::nullopt;
+    return run;
+}
+
+std::optional<LaunchKey> launch_key(const std::vector<std::string>& words, const std::string& build) {
     if (words.empty() || words.front() != "run") return std::nullopt;
     LaunchKey launch;
     ByteWriter key;
-    if (!add_program(key)) return std::nullopt;
+    key.one(build);
     const auto dashes = std::find(words.begin(), words.end(), "--");
     bool relative = false;
     if (dashes == words.end()) {

@@ -5,6 +5,7 @@
 
 #include "broker-core/pci.h"
 #include "broker-core/plan.h"
+#include "launcher/launch_file.h"
 
 namespace postern {
 
@@ -26,6 +27,11 @@ Result<Profile> LaunchOptions::load(std::vector<ReadFile>* read) const {
         POSTERN_ASSIGN(loaded, read_profile(Json{{"postern", 1}}, false));
         loaded.name = "default";
         loaded.folder = "/";
+    } else if (is_launch_file(profile)) {
+        return fail(
+            "profile {}: is compiled, so that --quiet is all that can be said besides; give other options to "
+            "`postern profile compile`",
+            profile);
     } else {
         POSTERN_ASSIGN(LoadedProfile from_file, load_profile(profile));
         loaded = std::move(from_file.profile);

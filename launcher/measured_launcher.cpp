@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 
+#include "broker-core/file.h"
 #include "broker-core/programs.h"
 #include "launcher/exec_target.h"
 
@@ -13,7 +14,7 @@ Result<std::vector<MeasuredLauncher>> find_launchers(const LaunchRoot& root) {
     POSTERN_ASSIGN(const std::string floor, find_program("bare-launcher", "/"));
     std::vector<MeasuredLauncher> launchers{
         {"floor", "bare C launcher (the floor)", {floor, inside, root.filter()}, {}},
-        {"postern", "postern", {"/proc/self/exe", "run", "--root", inside, "--"}, {}}};
+        {"postern", "postern", {program_prefix() + "/bin/postern", "run", "--root", inside, "--"}, {}}};
     const char* path = std::getenv("PATH");
     const auto add = [&](MeasuredLauncher launcher) {
         auto found =

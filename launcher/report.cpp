@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fmt/format.h>
+#include "launcher/report.h"
 
 #include <cstdio>
-
-#include "broker-core/result.h"
-#include "launcher/commands.h"
 
 namespace postern {
 

@@ -14,9 +14,9 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <string_view>
 
+#include "broker-core/file.h"
 #include "broker-core/scope_guard.h"
 #include "launcher/child.h"
 #include "launcher/child_tree.h"
@@ -153,14 +153,18 @@ Status check_strings(const SandboxSpec& spec) {
 
 /// Whether `id` exists in the user namespace that the launcher is in; in the first one all do.
 bool id_exists(const char* map_path, std::uint32_t id) {
-    std::ifstream map(map_path);
-    std::uint64_t inside = 0;
-    std::uint64_t outside = 0;
-    std::uint64_t count = 0;
-    while (map >> inside >> outside >> count) {
-        if (id >= inside && id - inside < count) return true;
+    const auto map = read_file(map_path, std::size_t{1} << 16);  // it has 340 lines at most
+    const char* at = map ? map->c_str() : "";
+    while (true) {
+        std::array<std::uint64_t, 3> line = {};  // inside, outside, count
+        for (std::uint64_t& number : line) {
+            char* behind = nullptr;
+            number = std::strtoull(at, &behind, 10);
+            if (behind == at) return false;
+            at = behind;
+        }
+        if (id >= line[0] && id - line[0] < line[2]) return true;
     }
-    return false;
 }
 
 UserMap choose_user_map(const SandboxSpec& spec) {
@@ -563,11 +567,13 @@ RunningClient::~RunningClient() {
 }
 
 Result<pid_t> RunningClient::client_pid() const {
-    std::ifstream children(fmt::format("/proc/{0}/task/{0}/children", init_pid_));
-    pid_t pid = 0;
+    const UniqueFd children(
+        ::open(fmt::format("/proc/{0}/task/{0}/children", init_pid_).c_str(), O_RDONLY | O_CLOEXEC));
     // The first child is the oldest: the client. Daemons that init adopts come after it.
-    if (!(children >> pid)) return fail("the client is gone");
-    return pid;
+    std::array<char, 32> text = {};
+    if (!children || ::read(children.get(), text.data(), text.size() - 1) <= 0)
+        return fail("the client is gone");
+    return static_cast<pid_t>(std::strtol(text.data(), nullptr, 10));
 }
 
 Status RunningClient::send(int signal) {

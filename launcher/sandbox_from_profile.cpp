@@ -3,13 +3,9 @@
 
 #include <sys/resource.h>
 
-#include <algorithm>
-
 #include "broker-core/file.h"
 #include "launcher/seccomp_filter.h"
 #include "launcher/seccomp_profile.h"
-
-extern char** environ;
 
 namespace postern {
 namespace {
@@ -50,25 +46,6 @@ Result<std::vector<sock_filter>> seccomp_program(const Profile& profile, const S
 }
 
 }  // namespace
-
-std::vector<std::string> own_environment() {
-    std::vector<std::string> result;
-    for (char** entry = environ; *entry != nullptr; ++entry) result.emplace_back(*entry);
-    return result;
-}
-
-std::vector<std::string> client_environment(const std::vector<std::string>& keep,
-                                            const std::map<std::string, std::string>& set,
-                                            const std::vector<std::string>& environment) {
-    std::vector<std::string> result;
-    for (const std::string& entry : environment) {
-        const std::string name = entry.substr(0, entry.find('='));
-        const bool kept = std::find(keep.begin(), keep.end(), name) != keep.end();
-        if (kept && !set.contains(name)) result.push_back(entry);
-    }
-    for (const auto& [name, value] : set) result.push_back(fmt::format("{}={}", name, value));
-    return result;
-}
 
 Result<SandboxSpec> sandbox_from_profile(const Profile& profile, const std::vector<std::string>& environment,
                                          std::vector<ReadFile>* read) {

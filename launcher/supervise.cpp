@@ -8,9 +8,9 @@
 #include <optional>
 
 #include "launcher/cgroup_events.h"
-#include "launcher/commands.h"
 #include "launcher/exit_reason.h"
 #include "launcher/forbidden_call.h"
+#include "launcher/report.h"
 
 namespace postern {
 namespace {

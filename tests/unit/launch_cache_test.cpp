@@ -195,36 +195,37 @@ TEST_F(LaunchCacheTest, ManyLaunchesDoNotFillTheFolder) {
     EXPECT_LE(std::distance(fs::directory_iterator(folder_ / "cache"), {}), 256);
 }
 
-std::string key_of(const std::vector<std::string>& words) {
-    const auto key = launch_key(words);
+std::string key_of(const std::vector<std::string>& words, const std::string& build = "build") {
+    const auto key = launch_key(words, build);
     return key ? key->text : std::string();
 }
 
 TEST(LaunchKey, IsTheOptionsAndNotTheCommand) {
-    const auto key = launch_key({"run", "--uid", "5", "--", "/bin/true", "--root"});
+    const auto key = launch_key({"run", "--uid", "5", "--", "/bin/true", "--root"}, "build");
     ASSERT_TRUE(key);
     EXPECT_THAT(key->command, testing::ElementsAre("/bin/true", "--root"));
     EXPECT_EQ(key->text, key_of({"run", "--uid", "5", "--", "id"}));
     EXPECT_NE(key->text, key_of({"run", "--uid", "6", "--", "id"}));
     EXPECT_NE(key->text, key_of({"run", "--gid", "5", "--", "id"}));
     EXPECT_NE(key->text, key_of({"run", "--", "id"}));
+    EXPECT_NE(key->text, key_of({"run", "--uid", "5", "--", "id"}, "another build"));
     EXPECT_EQ(key_of({"run", "--", "id"}), key_of({"run", "id", "-u"}));
 }
 
 TEST(LaunchKey, IsThereOnlyWhereAllIsKnown) {
-    ASSERT_TRUE(launch_key({"run", "--clearenv", "--", "id"}));
-    EXPECT_FALSE(launch_key({"run", "--device", "0000:00:02.0", "--", "id"}));
-    EXPECT_FALSE(launch_key({"run", "--slice", "1", "--", "id"}));
-    EXPECT_FALSE(launch_key({"run", "--dry-run", "--", "id"}));
-    EXPECT_FALSE(launch_key({"run", "--uid=5", "--", "id"}));
-    EXPECT_FALSE(launch_key({"run", "--uid", "5", "6", "--", "id"}));
-    EXPECT_FALSE(launch_key({"run", "--uid", "--", "id"}));
-    EXPECT_FALSE(launch_key({"run", "--clearenv", "id"}));
-    EXPECT_FALSE(launch_key({"run", "--"}));
-    EXPECT_FALSE(launch_key({"run", "--", ""}));
-    EXPECT_FALSE(launch_key({"run"}));
-    EXPECT_FALSE(launch_key({"pool", "--", "id"}));
-    EXPECT_FALSE(launch_key({}));
+    ASSERT_TRUE(launch_key({"run", "--clearenv", "--", "id"}, "build"));
+    EXPECT_FALSE(launch_key({"run", "--device", "0000:00:02.0", "--", "id"}, "build"));
+    EXPECT_FALSE(launch_key({"run", "--slice", "1", "--", "id"}, "build"));
+    EXPECT_FALSE(launch_key({"run", "--dry-run", "--", "id"}, "build"));
+    EXPECT_FALSE(launch_key({"run", "--uid=5", "--", "id"}, "build"));
+    EXPECT_FALSE(launch_key({"run", "--uid", "5", "6", "--", "id"}, "build"));
+    EXPECT_FALSE(launch_key({"run", "--uid", "--", "id"}, "build"));
+    EXPECT_FALSE(launch_key({"run", "--clearenv", "id"}, "build"));
+    EXPECT_FALSE(launch_key({"run", "--"}, "build"));
+    EXPECT_FALSE(launch_key({"run", "--", ""}, "build"));
+    EXPECT_FALSE(launch_key({"run"}, "build"));
+    EXPECT_FALSE(launch_key({"pool", "--", "id"}, "build"));
+    EXPECT_FALSE(launch_key({}, "build"));
 }
 
 TEST(LaunchKey, KnowsWhatARelativePathIsRelativeTo) {
