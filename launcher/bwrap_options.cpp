@@ -377,7 +377,7 @@ struct Entry {
     Status (Parser::*run)(const Words&);
 };
 
-const Entry kEntries[] = {
+constexpr Entry kEntries[] = {
     {{"--help", "", "show this help and exit"}, &Parser::help},
     {{"--version", "", "show the version and exit"}, &Parser::version},
     {{"--args", "FD", "parse NUL-separated arguments from FD"}, &Parser::args},
@@ -410,7 +410,8 @@ const Entry kEntries[] = {
     {{"--setenv", "VAR VALUE", "set a variable"}, &Parser::setenv},
     {{"--unsetenv", "VAR", "unset a variable"}, &Parser::unsetenv},
     {{"--lock-file", "DEST", "hold a lock on DEST while the sandbox runs"}, &Parser::lock_file},
-    {{"--sync-fd", "FD", "keep this fd open while the sandbox runs"}, &Parser::spec_fd<&SandboxSpec::sync_fd>},
+    {{"--sync-fd", "FD", "keep this fd open while the sandbox runs"},
+     &Parser::spec_fd<&SandboxSpec::sync_fd>},
     {{"--bind", "SRC DEST", "bind the host path SRC on DEST"}, &Parser::bind_rw},
     {{"--bind-try", "SRC DEST", "the same, if SRC is there"}, &Parser::bind_rw},
     {{"--dev-bind", "SRC DEST", "bind with device nodes usable"}, &Parser::bind_dev},
