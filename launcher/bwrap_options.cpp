@@ -378,7 +378,7 @@ struct Entry {
     Status (Parser::*run)(const Words&);
 };
 
-const Entry kEntries[] = {
+constexpr Entry kEntries[] = {
     {{"--help", "", "show this help and exit"}, &Parser::help},
     {{"--version", "", "show the version and exit"}, &Parser::version},
     {{"--args", "FD", "parse NUL-separated arguments from FD"}, &Parser::args},

@@ -438,6 +438,13 @@ Status add_mount(const SandboxSpec& spec, const Mount& mount, const std::string&
 
 /// "/", "//", "/usr/..": those name the host's root, which must not come in without its coverings.
 bool is_host_root(const std::string& path) {
+    struct stat named = {};
+    struct stat root = {};
+    // What is another folder has another name, too.
+    if (::stat(path.c_str(), &named) == 0 && ::stat("/", &root) == 0 &&
+        (named.st_ino != root.st_ino || named.st_dev != root.st_dev)) {
+        return false;
+    }
     const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr), &std::free);
     return real && std::string_view(real.get()) == "/";
 }

@@ -151,7 +151,7 @@ Status check_strings(const SandboxSpec& spec) {
     return {};
 }
 
-/// Whether `id` exists in the user namespace that the launcher is in; in the first one all do.
+/// Whether `id` exists in the user namespace that the launcher is in.
 bool id_exists(const char* map_path, std::uint32_t id) {
     const auto map = read_file(map_path, std::size_t{1} << 16);  // it has 340 lines at most
     const char* at = map ? map->c_str() : "";
@@ -167,12 +167,20 @@ bool id_exists(const char* map_path, std::uint32_t id) {
     }
 }
 
+/// inode number of the first user namespace, PROC_USER_INIT_INO of include/linux/proc_ns.h.
+constexpr ino_t kFirstUserNamespace = 0xEFFFFFFD;
+
+bool ids_exist(uid_t uid, gid_t gid) {
+    struct stat own = {};
+    if (::stat("/proc/self/ns/user", &own) == 0 && own.st_ino == kFirstUserNamespace) return true;
+    return id_exists("/proc/self/uid_map", uid) && id_exists("/proc/self/gid_map", gid);
+}
+
 UserMap choose_user_map(const SandboxSpec& spec) {
     constexpr std::uint64_t setgid = std::uint64_t{1} << CAP_SETGID;
     constexpr std::uint64_t setuid = std::uint64_t{1} << CAP_SETUID;
     const bool capable = (sys::permitted_capabilities() & (setgid | setuid)) == (setgid | setuid);
-    const bool privileged = capable && !spec.own_ids && id_exists("/proc/self/uid_map", spec.uid) &&
-                            id_exists("/proc/self/gid_map", spec.gid);
+    const bool privileged = capable && !spec.own_ids && ids_exist(spec.uid, spec.gid);
     UserMap map = make_user_map(spec.uid, spec.gid, ::geteuid(), ::getegid(), privileged);
     // Without a new user namespace the ids are what they are, and groups can be dropped by who has the
     // capability.
@@ -508,15 +516,17 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     client.init_pid_ = static_cast<pid_t>(pid);
     client.pidfd_.reset(pidfd);
     client.status_pipe_ = std::move(fds.status_read);
-    fds.report_write.reset();
-    fds.status_write.reset();
+    // Its own copy of that end: a child that has failed already has closed the other, and is not written to.
     fds.go_read.reset();
 
     Status prepared = make_user_map_of(spec, plan, client.init_pid_);
     if (!prepared) prepared = Failure(explain_map_error(prepared.error(), read_user_namespace_rules()));
     if (prepared) prepared = raise_hard_limits(client.init_pid_, spec.rlimits);
     if (prepared) let_go(fds.go_write.get());
+    // Why only now: the child waits for nothing of this.
     fds.go_write.reset();
+    fds.report_write.reset();
+    fds.status_write.reset();
 
     // Why the report counts first: a child that has failed already is a reason for what failed here.
     ChildReport report;

@@ -2,7 +2,6 @@
 #include "launcher/sandbox_spec.h"
 
 #include <linux/mount.h>
-#include <sys/capability.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -57,6 +56,52 @@ std::size_t instruction_count(const std::vector<std::vector<sock_filter>>& progr
     for (const auto& program : programs) count += program.size();
     return count;
 }
+
+/// By their numbers, CAP_… of linux/capability.h. (libcap, which has them too, begins with work at each
+/// start.)
+constexpr std::string_view kCapabilities[] = {
+    "chown",
+    "dac_override",
+    "dac_read_search",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "setpcap",
+    "linux_immutable",
+    "net_bind_service",
+    "net_broadcast",
+    "net_admin",
+    "net_raw",
+    "ipc_lock",
+    "ipc_owner",
+    "sys_module",
+    "sys_rawio",
+    "sys_chroot",
+    "sys_ptrace",
+    "sys_pacct",
+    "sys_admin",
+    "sys_boot",
+    "sys_nice",
+    "sys_resource",
+    "sys_time",
+    "sys_tty_config",
+    "mknod",
+    "lease",
+    "audit_write",
+    "audit_control",
+    "setfcap",
+    "mac_override",
+    "mac_admin",
+    "syslog",
+    "wake_alarm",
+    "block_suspend",
+    "audit_read",
+    "perfmon",
+    "bpf",
+    "checkpoint_restore",
+};
 
 }  // namespace
 
@@ -121,19 +166,16 @@ Result<unsigned> capability_from_name(std::string_view name) {
     std::string lower(name);
     std::transform(lower.begin(), lower.end(), lower.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    if (!lower.starts_with("cap_")) lower.insert(0, "cap_");
-    cap_value_t value = 0;
-    if (::cap_from_name(lower.c_str(), &value) != 0 || value < 0) {
+    const std::string_view bare = std::string_view(lower).substr(lower.starts_with("cap_") ? 4 : 0);
+    const auto* found = std::find(std::begin(kCapabilities), std::end(kCapabilities), bare);
+    if (found == std::end(kCapabilities))
         return fail("capability \"{}\" is not known; see capabilities(7)", name);
-    }
-    return static_cast<unsigned>(value);
+    return static_cast<unsigned>(found - std::begin(kCapabilities));
 }
 
 std::string capability_name(unsigned capability) {
-    char* name = ::cap_to_name(static_cast<cap_value_t>(capability));
-    if (name == nullptr) return std::to_string(capability);
-    std::string upper(name);
-    ::cap_free(name);
+    if (capability >= std::size(kCapabilities)) return std::to_string(capability);
+    std::string upper = "cap_" + std::string(kCapabilities[capability]);
     std::transform(upper.begin(), upper.end(), upper.begin(),
                    [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
     return upper;
