@@ -189,6 +189,28 @@ UserMap choose_user_map(const SandboxSpec& spec) {
     return map;
 }
 
+bool is_root_unasked(const SandboxSpec& spec, const UserMap& map) {
+    return spec.namespaces.user && map.outside_uid == 0 && spec.uid != 0 && !spec.own_ids;
+}
+
+/// A root that cannot give its client another user would leave it root to the host's files, under another
+/// number.
+Status check_root_outside(const SandboxSpec& spec, const UserMap& map) {
+    if (!is_root_unasked(spec, map) || !id_exists("/proc/self/uid_map", spec.uid)) return {};
+    return fail(
+        "uid {}: a launcher that is root without CAP_SETUID and CAP_SETGID cannot give the client another "
+        "user, and as root's it could read and change what is root's alone; start it with both capabilities, "
+        "or as an ordinary user",
+        spec.uid);
+}
+
+/// In a user namespace that has no other id than the launcher's 0, the client has that one outside. Whose
+/// that is further out nobody here knows: what is for root alone is kept from it.
+SandboxSpec with_own_ids(SandboxSpec spec) {
+    spec.own_ids = true;
+    return spec;
+}
+
 /// Opens what the launcher's rights reach further than the child's. Whatever it may not, the child tries
 /// itself.
 Status open_as_launcher(ChildPlan& plan, LaunchFds& fds) {
@@ -431,12 +453,14 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
 
     ChildPlan plan;
     plan.namespaces = spec.namespaces;
-    if (auto mounts = make_mount_plan(spec)) {
+    plan.user = choose_user_map(spec);
+    if (Status safe = check_root_outside(spec, plan.user); !safe) return refuse(std::move(safe));
+    if (auto mounts =
+            is_root_unasked(spec, plan.user) ? make_mount_plan(with_own_ids(spec)) : make_mount_plan(spec)) {
         plan.mounts = std::move(*mounts);
     } else {
         return refuse(std::move(mounts));
     }
-    plan.user = choose_user_map(spec);
     plan.set_hostname = spec.hostname.has_value();
     plan.hostname = spec.hostname.value_or("");
     plan.loopback_up = spec.loopback_up;

@@ -3,12 +3,8 @@
 """killed_start_test.py BUILD: the launcher of a plain sandbox is killed after every single system call of its start.
 
 kill-after (tests/support) kills `postern run` the moment its N-th system call has returned. After each: no process of the launch lives,
-nothing that it has made is left, and the next launch works. tests/lab/kill_test.py does the same for launches on a device.
+nothing that it has made is left, and the next launch works. tests/lab/kill_test.py does the same for launches on a device."""
 
-Of the start that compiles, whose calls are mostly those of the other, every second one is taken, beginning with another one each day;
-POSTERN_KILL_STRIDE=1 takes all."""
-
-import datetime
 import json
 import os
 import signal
@@ -23,7 +19,6 @@ import small_world
 from small_world import State, cached, left_since
 
 BUILD = ""
-STRIDE = int(os.environ.get("POSTERN_KILL_STRIDE", "2"))
 
 
 def launch(*arguments):
@@ -55,15 +50,14 @@ class KilledStart(unittest.TestCase):
         self.assertEqual((following.returncode, following.stdout), (0, "42\n"), f"{where}: the next launch: {following.stderr}")
         return outcome
 
-    def sweep(self, flags, prepare=lambda: None, stride=1):
+    def sweep(self, flags, prepare=lambda: None):
         prepare()
         counted = self.kill_after(0, flags, "echo ready; sleep 2")
         start = counted["start"]
         self.assertIsNotNone(start, counted)
         self.assertEqual((counted["status"], counted["killed"], counted["said"]), (0, False, "ready\n"))
         begin, reached = time.monotonic(), 0
-        points = range(1 + datetime.date.today().toordinal() % stride, start, stride)
-        for calls in points:
+        for calls in range(1, start):
             prepare()
             outcome = self.check_after(calls, flags)
             # Two starts may differ by a few calls; the shorter one is killed asleep, with its client running.
@@ -72,7 +66,7 @@ class KilledStart(unittest.TestCase):
         prepare()
         # The control: a launcher whose client runs, killed in its sleep.
         self.assertEqual(self.check_after(start + 1000, flags)["said"], "ready\n")
-        print(f"    {start} system calls in a start, killed after {len(points)} of them, in {time.monotonic() - begin:.0f} s; "
+        print(f"    {start} system calls in a start, killed after each, in {time.monotonic() - begin:.0f} s; "
               f"{reached} times the client had begun", file=sys.stderr)
 
     def test_a_start(self):
@@ -85,7 +79,7 @@ class KilledStart(unittest.TestCase):
         def forget():
             for name in cached():
                 os.unlink(f"{State.CACHE}/{name}")
-        self.sweep([], forget, STRIDE)
+        self.sweep([], forget)
 
     def test_the_control_a_running_launch_is_seen(self):
         with subprocess.Popen([f"{BUILD}/bin/postern", "run", *self.FLAGS, "--", "/bin/sh", "-c", self.CLIENT],
