@@ -89,13 +89,15 @@ std::string encode_launch(const CompiledLaunch& launch) {
 
 std::optional<CompiledLaunch> decode_launch(std::string_view bytes) {
     ByteReader reader(bytes);
-    CompiledLaunch launch;
-    visit_rest(reader, launch);
+    // Why in its optional from the start: g++ 12 takes the move into one for the use of an uninitialized
+    // value.
+    std::optional<CompiledLaunch> launch(std::in_place);
+    visit_rest(reader, *launch);
     std::size_t mounts = 0;
     reader.one(mounts);
     for (std::size_t i = 0; i < mounts && reader.good(); ++i)
-        visit_mount(reader, launch.spec.mounts.emplace_back());
-    if (!reader.finished()) return std::nullopt;
+        visit_mount(reader, launch->spec.mounts.emplace_back());
+    if (!reader.finished()) launch.reset();
     return launch;
 }
 
