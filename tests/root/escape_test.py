@@ -182,7 +182,7 @@ class Launcher(EscapeTest):
     def setUp(self):
         super().setUp()
         # A copy: it is put to the test for real.
-        for name in ("bin", "share"):
+        for name in ("bin", "libexec", "share"):
             shutil.copytree(f"{BUILD}/{name}", f"{WORK}/copy/{name}", ignore=lambda *_: ["postern-crun", "postern-oci-hook"])
         self.program = f"{WORK}/copy/bin/postern"
         self.hash = self.digest()

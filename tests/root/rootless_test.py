@@ -333,7 +333,8 @@ class Bubblewrap(Rootless):
 def copy_build(build):
     os.makedirs(f"{PLACE}/bin")
     shutil.copy(f"{build}/bin/postern", POSTERN)
-    shutil.copytree(f"{build}/share", f"{PLACE}/share")
+    for name in ("libexec", "share"):
+        shutil.copytree(f"{build}/{name}", f"{PLACE}/{name}")
     subprocess.run(["chmod", "-R", "a+rX", PLACE], check=True)
 
 
