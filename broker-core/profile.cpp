@@ -277,12 +277,18 @@ std::vector<std::string> weakenings(const Profile& profile) {
     if (!sandbox.capabilities.empty()) {
         found.push_back(fmt::format("sandbox.capabilities keeps {}", fmt::join(sandbox.capabilities, ", ")));
     }
+    if (!sandbox.new_session)
+        found.emplace_back(
+            "sandbox.new_session is false: the client shares the caller's terminal, and may type into it");
+    if (!sandbox.netns.empty())
+        found.push_back(fmt::format("sandbox.netns joins the network of {}", sandbox.netns));
     if (sandbox.uid == 0)
         found.emplace_back(
             "sandbox.user.uid is 0: started by root, the client is root to the files of the host");
     for (const char* name : {"user", "pid", "mount", "net", "ipc", "uts", "cgroup"}) {
-        if (std::find(sandbox.namespaces.begin(), sandbox.namespaces.end(), name) ==
-            sandbox.namespaces.end()) {
+        const bool joined = std::string_view(name) == "net" && !sandbox.netns.empty();
+        if (!joined && std::find(sandbox.namespaces.begin(), sandbox.namespaces.end(), name) ==
+                           sandbox.namespaces.end()) {
             found.push_back(
                 fmt::format("sandbox.namespaces lacks \"{}\": the client shares the host's", name));
         }

@@ -95,10 +95,11 @@ struct FileProfile {
 };
 
 struct MountEntry {
-    std::string type;  ///< bind, tmpfs, proc, dev, overlay
+    std::string type;  ///< bind, tmpfs, proc, dev, overlay, mqueue, dir, symlink, file, data, chmod, ro
     std::string source;
     std::string target;
     std::vector<std::string> options;
+    int fd = -1;  ///< of the caller's, named by a flag: what file and data read, what a bind's source is
 };
 
 /// The sandbox as the profile words it; the launcher turns it into a SandboxSpec.
@@ -119,6 +120,13 @@ struct SandboxProfile {
     std::vector<std::string> env_keep;
     std::optional<std::string> cwd;
     std::optional<std::chrono::milliseconds> time_limit;
+    bool loopback = false;  ///< set up, in a network namespace of its own
+    std::string netns;      ///< a network namespace to join, by path; empty: none
+    bool new_session = true;
+    bool client_is_init = false;
+    bool disable_userns = false;
+    int64_t monotonic_offset = 0;  ///< seconds that the clocks of a time namespace are ahead
+    int64_t boottime_offset = 0;
 };
 
 struct Profile {

@@ -161,10 +161,6 @@ bool set_hostname(Child& child) {
            check(child, ::sethostname(plan.hostname.data(), plan.hostname.size()), "sethostname");
 }
 
-bool join_network(Child& child) {
-    return child.plan.net_fd < 0 || check(child, ::setns(child.plan.net_fd, CLONE_NEWNET), "setns");
-}
-
 bool loopback_up(Child& child) {
     if (!child.plan.loopback_up) return true;
     const int socket = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -540,7 +536,6 @@ constexpr StepEntry kInitSteps[] = {
     // Why here and not in the clone: the namespace's root is the cgroup that its maker is in, and a child is
     // put into its own cgroup only after the namespaces of its clone were made.
     {ChildStep::CgroupNamespace, "making the cgroup namespace", new_cgroup_namespace},
-    {ChildStep::Network, "joining the network namespace", join_network},
     // Why before any mount: in a mount namespace without a user namespace of its own, mounts would show up on
     // the host.
     {ChildStep::PrivateMounts, "cutting mount propagation", cut_propagation},

@@ -22,7 +22,6 @@ enum class ChildStep : int {
     CloseFds,
     Signals,
     CgroupNamespace,
-    Network,
     PrivateMounts,
     Sources,
     AwaitLauncher,
@@ -123,7 +122,6 @@ struct ChildPlan {
     std::vector<std::string> lock_files;
     int late_user_fd = -1;
     int block_fd = -1;
-    int net_fd = -1;
     int umask = 022;  ///< the launcher's, which the client has again
 
     /// Tried in turn; with one alone it must be possible.

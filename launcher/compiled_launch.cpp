@@ -34,10 +34,10 @@ void visit_scalars(Archive& archive, Spec& spec) {
            rlimits, uid, gid, own_ids, keep_groups, hostname, env, cwd, tell_folder, time_limit, cgroup_fd,
            tell_namespaces, new_session, new_keyring, loopback_up, argv, argv0, fds, inherited_fds,
            make_targets, as_pid_1, no_more_user_namespaces, assert_no_more_user_namespaces, monotonic_offset,
-           boottime_offset, net_fd, joined_pid_namespace, late_user_fd, block_fd, sync_fd, lock_files,
+           boottime_offset, net_path, joined_pid_namespace, late_user_fd, block_fd, sync_fd, lock_files,
            await_user_map] = spec;
     // Those are the launch's own: launch_key() knows no option that sets them.
-    static_cast<void>(std::tie(env, cgroup_fd, tell_namespaces, argv, argv0, fds, inherited_fds, net_fd,
+    static_cast<void>(std::tie(env, cgroup_fd, tell_namespaces, argv, argv0, fds, inherited_fds,
                                joined_pid_namespace, late_user_fd, block_fd, sync_fd, lock_files,
                                await_user_map, mounts));
     visit_root(archive, root);
@@ -65,6 +65,7 @@ void visit_scalars(Archive& archive, Spec& spec) {
     archive.one(assert_no_more_user_namespaces);
     archive.one(monotonic_offset);
     archive.one(boottime_offset);
+    archive.one(net_path);
 }
 
 template <typename Archive, typename Launch>

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -101,7 +102,7 @@ Status check_combinations(const SandboxSpec& spec) {
         return fail("locks and the time namespace need an init, so the client cannot be pid 1");
     if (spec.no_more_user_namespaces && !spec.namespaces.user)
         return fail("user namespaces can only be ended in one of its own; add \"user\" to the namespaces");
-    if (spec.net_fd >= 0 && spec.namespaces.net)
+    if (!spec.net_path.empty() && spec.namespaces.net)
         return fail("a network namespace is either joined or new; leave \"net\" out of the namespaces");
     if ((spec.monotonic_offset != 0 || spec.boottime_offset != 0) && !spec.namespaces.time)
         return fail("offsets of clocks need the time namespace; add \"time\" to the namespaces");
@@ -265,6 +266,35 @@ void lay_out_env(const SandboxSpec& spec, std::vector<std::string>& storage, Chi
     if (pid != nullptr) plan.listen_pid = pid->data() + std::strlen("LISTEN_PID=");
 }
 
+/// While it is alive this thread is in another network namespace, and what it clones is born there. Why not
+/// joined by the child: that has no rights any more outside of its own user namespace.
+class BorrowedNetwork {
+  public:
+    BorrowedNetwork() = default;
+    BorrowedNetwork(const BorrowedNetwork&) = delete;
+    BorrowedNetwork& operator=(const BorrowedNetwork&) = delete;
+    ~BorrowedNetwork() {
+        // It cannot fail: the launcher had the right to leave it.
+        if (own_ && ::setns(own_.get(), CLONE_NEWNET) != 0) std::abort();
+    }
+
+    Status join(const std::string& path) {
+        if (path.empty()) return {};
+        const UniqueFd network(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+        UniqueFd own(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+        if (!network || !own || ::setns(network.get(), CLONE_NEWNET) != 0) {
+            const int errnum = errno;
+            return fail_errno(errnum, "joining the network namespace {}{}", path,
+                              errnum == EPERM ? " takes CAP_SYS_ADMIN where it was made; run as root" : "");
+        }
+        own_ = std::move(own);
+        return {};
+    }
+
+  private:
+    UniqueFd own_;
+};
+
 void lay_out_clocks(const SandboxSpec& spec, ChildPlan& plan) {
     plan.has_clocks = spec.namespaces.time;
     std::string lines;
@@ -344,9 +374,8 @@ void lay_out_fds(const SandboxSpec& spec, const LaunchFds& fds, ChildPlan& plan)
     std::sort(plan.inherited_fds.begin(), plan.inherited_fds.end());
     for (const std::vector<int>& group :
          {plan.fds, plan.sources, spec.inherited_fds, data,
-          std::vector<int>{spec.late_user_fd, spec.block_fd, spec.sync_fd, spec.net_fd, plan.report_pipe,
-                           plan.status_pipe, plan.go_pipe, plan.launcher_pidfd, plan.proc, plan.target_tree,
-                           plan.root_tree}}) {
+          std::vector<int>{spec.late_user_fd, spec.block_fd, spec.sync_fd, plan.report_pipe, plan.status_pipe,
+                           plan.go_pipe, plan.launcher_pidfd, plan.proc, plan.target_tree, plan.root_tree}}) {
         for (const int fd : group) {
             if (fd >= 0) plan.kept_fds.push_back(static_cast<unsigned>(fd));
         }
@@ -477,7 +506,6 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     plan.no_more_user_namespaces = spec.no_more_user_namespaces;
     plan.assert_no_more_user_namespaces = spec.assert_no_more_user_namespaces;
     plan.lock_files = spec.lock_files;
-    plan.net_fd = spec.net_fd;
     lay_out_clocks(spec, plan);
     plan.own_devices.reserve(plan.mounts.steps.size() + 1);
 
@@ -526,11 +554,14 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     }
     // Why blocked: no handler of the launcher's may run in the child, and init wants all signals to wait for
     // it.
+    std::optional<BorrowedNetwork> network(std::in_place);
+    if (Status joined = network->join(spec.net_path); !joined) return refuse(std::move(joined));
     std::uint64_t old_mask = 0;
     sys::set_signal_mask(kAllSignals, &old_mask);
     const long pid = sys::clone3(arguments_of_clone);
     if (pid == 0) run_child(plan);
     const int clone_errnum = errno;
+    network.reset();
     sys::set_signal_mask(old_mask, nullptr);
     if (pid < 0) {
         return tl::unexpected(

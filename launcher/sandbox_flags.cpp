@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/sandbox_flags.h"
 
+#include <fcntl.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <climits>
 #include <filesystem>
 
 #include "broker-core/json_reader.h"
@@ -44,6 +47,89 @@ Status set_rlimit(SandboxProfile& sandbox, const std::string& text) {
         return fail("\"{}\": write NAME=SOFT:HARD with SOFT not above HARD", text);
     sandbox.rlimits[text.substr(0, equals)] = {*soft, *hard};
     return {};
+}
+
+Status set_clock(SandboxProfile& sandbox, int64_t& offset, const std::string& text) {
+    const auto value = parse_quantity(text);
+    if (!value || *value > (uint64_t{1} << 33)) return fail("\"{}\" is no number of seconds", text);
+    offset = static_cast<int64_t>(*value);
+    if (std::find(sandbox.namespaces.begin(), sandbox.namespaces.end(), "time") == sandbox.namespaces.end())
+        sandbox.namespaces.emplace_back("time");
+    return {};
+}
+
+/// The number of an open file of the caller's.
+Result<int> parse_fd(const std::string& text) {
+    const auto value = parse_quantity(text);
+    if (!value || *value > INT_MAX) return fail("\"{}\" is no file descriptor", text);
+    const auto fd = static_cast<int>(*value);
+    if (::fcntl(fd, F_GETFD) < 0) return fail("fd {} is not open; give the number of an open file", fd);
+    return fd;
+}
+
+Status add_from_fd(SandboxProfile& sandbox, const std::string& type, const Words& words, Words options) {
+    POSTERN_ASSIGN(const int fd, parse_fd(words[0]));
+    POSTERN_TRY(add_mount(sandbox, type, "", words[1], std::move(options)));
+    sandbox.mounts.back().fd = fd;
+    return {};
+}
+
+/// The folder or file itself is bound, whatever its path leads to by then.
+Status bind_fd(SandboxProfile& sandbox, const Words& words, const std::string& access) {
+    POSTERN_ASSIGN(const int fd, parse_fd(words[0]));
+    std::error_code code;
+    const auto path = std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", fd), code);
+    if (code || !path.is_absolute()) return fail("fd {} is not of a file with a path", fd);
+    POSTERN_TRY(add_mount(sandbox, "bind", path.string(), words[1], {access}));
+    sandbox.mounts.back().fd = fd;
+    return {};
+}
+
+/// bubblewrap's other ways to fill the tree.
+template <typename Flag>
+void add_file_flags(const Flag& flag) {
+    const auto bind_if_there = [](const Words& options) {
+        return [=](SandboxProfile& sandbox, const Words& words) {
+            return add_mount(sandbox, "bind", words[0], words[1], options);
+        };
+    };
+    flag("--ro-bind-try", 2, "SRC DEST", "as --ro-bind, if SRC is there", bind_if_there({"ro", "optional"}));
+    flag("--bind-try", 2, "SRC DEST", "as --bind, if SRC is there", bind_if_there({"rw", "optional"}));
+    flag("--dev-bind-try", 2, "SRC DEST", "as --dev-bind, if SRC is there",
+         bind_if_there({"rw", "dev", "optional"}));
+    flag("--ro-bind-fd", 2, "FD DEST", "bind an open file or folder, read-only",
+         [](SandboxProfile& sandbox, const Words& words) { return bind_fd(sandbox, words, "ro"); });
+    flag("--bind-fd", 2, "FD DEST", "bind an open file or folder, writable",
+         [](SandboxProfile& sandbox, const Words& words) { return bind_fd(sandbox, words, "rw"); });
+    flag("--mqueue", 1, "DEST", "mount POSIX message queues",
+         [](SandboxProfile& sandbox, const Words& words) {
+             return add_mount(sandbox, "mqueue", "", words[0], {});
+         });
+    flag("--dir", 1, "DEST", "make a folder", [](SandboxProfile& sandbox, const Words& words) {
+        return add_mount(sandbox, "dir", "", words[0], {});
+    });
+    flag("--symlink", 2, "SRC DEST", "make a symbolic link at DEST to SRC",
+         [](SandboxProfile& sandbox, const Words& words) -> Status {
+             POSTERN_TRY(add_mount(sandbox, "symlink", "", words[1], {}));
+             sandbox.mounts.back().source = words[0];
+             return {};
+         });
+    flag("--file", 2, "FD DEST", "make a file with what FD has",
+         [](SandboxProfile& sandbox, const Words& words) { return add_from_fd(sandbox, "file", words, {}); });
+    flag("--bind-data", 2, "FD DEST", "the same, bound on DEST, writable",
+         [](SandboxProfile& sandbox, const Words& words) { return add_from_fd(sandbox, "data", words, {}); });
+    flag("--ro-bind-data", 2, "FD DEST", "the same, bound on DEST, read-only",
+         [](SandboxProfile& sandbox, const Words& words) {
+             return add_from_fd(sandbox, "data", words, {"ro"});
+         });
+    flag("--chmod", 2, "OCTAL PATH", "change the mode of what is there",
+         [](SandboxProfile& sandbox, const Words& words) {
+             return add_mount(sandbox, "chmod", "", words[1], {"mode=" + words[0]});
+         });
+    flag("--remount-ro", 1, "DEST", "make a mount read-only, not those below",
+         [](SandboxProfile& sandbox, const Words& words) {
+             return add_mount(sandbox, "ro", "", words[0], {});
+         });
 }
 
 }  // namespace
@@ -96,6 +182,7 @@ void SandboxFlags::add_to(CLI::App& command) {
     flag("--tmpfs", 1, "DEST", "mount a fresh tmpfs", bare_mount("tmpfs"));
     flag("--proc", 1, "DEST", "mount the sandbox's /proc", bare_mount("proc"));
     flag("--dev", 1, "DEST", "mount a minimal /dev", bare_mount("dev"));
+    add_file_flags(flag);
     flag("--setenv", 2, "NAME VALUE", "set an environment variable",
          [](SandboxProfile& sandbox, const Words& words) -> Status {
              if (words[0].empty() || words[0].find('=') != std::string::npos)
@@ -168,6 +255,41 @@ void SandboxFlags::add_to(CLI::App& command) {
                 "share the host's " + what)
             ->group("Sandbox");
     };
+    flag("--netns", 1, "FILE", "join this network namespace, e.g. /run/netns/NAME",
+         [](SandboxProfile& sandbox, const Words& words) -> Status {
+             sandbox.netns = absolute(words[0]);
+             return {};
+         });
+    flag("--monotonic", 1, "SECONDS", "a time namespace, whose monotonic clock is so far ahead",
+         [](SandboxProfile& sandbox, const Words& words) {
+             return set_clock(sandbox, sandbox.monotonic_offset, words[0]);
+         });
+    flag("--boottime", 1, "SECONDS", "a time namespace, whose clock since boot is so far ahead",
+         [](SandboxProfile& sandbox, const Words& words) {
+             return set_clock(sandbox, sandbox.boottime_offset, words[0]);
+         });
+    const auto plain = [&](const std::string& name, const std::string& help, bool SandboxProfile::*member,
+                           bool value) {
+        command
+            .add_flag_callback(
+                name,
+                [this, member, value] {
+                    changes_.push_back([member, value](SandboxProfile& sandbox) -> Status {
+                        sandbox.*member = value;
+                        return {};
+                    });
+                },
+                help)
+            ->trigger_on_parse()
+            ->group("Sandbox");
+    };
+    plain("--loopback", "set the loopback interface up", &SandboxProfile::loopback, true);
+    plain("--as-pid-1", "the client is pid 1, with no init that reaps", &SandboxProfile::client_is_init,
+          true);
+    plain("--disable-userns", "no user namespaces inside", &SandboxProfile::disable_userns, true);
+    plain("--new-session", "a session of its own, as without this flag", &SandboxProfile::new_session, true);
+    plain("--share-session", "stay in the caller's session, with its terminal", &SandboxProfile::new_session,
+          false);
     share("net", "network");
     share("pid", "process ids");
     share("ipc", "System V IPC");

@@ -68,9 +68,9 @@ Result<SandboxSpec> sandbox_from_profile(const Profile& profile, const std::vect
         auto type = mount_type_from_name(entry.type);
         if (!type) return propagate(std::move(type), context(fmt::format("mounts[{}]", i)));
         std::string source = entry.source;
-        if (*type == Mount::Type::Bind && !source.starts_with('/'))
+        if (*type == Mount::Type::Bind && entry.fd < 0 && !source.starts_with('/'))
             source = fmt::format("{}/{}", profile.folder, source);
-        spec.mounts.push_back({*type, source, entry.target, entry.options, -1});
+        spec.mounts.push_back({*type, source, entry.target, entry.options, entry.fd});
     }
     for (const std::string& name : sandbox.capabilities) {
         auto capability = capability_from_name(name);
@@ -93,6 +93,15 @@ Result<SandboxSpec> sandbox_from_profile(const Profile& profile, const std::vect
     spec.env = client_environment(sandbox.env_keep, sandbox.env_set, environment);
     spec.cwd = sandbox.cwd;
     spec.time_limit = sandbox.time_limit;
+    spec.net_path = sandbox.netns;
+    // Both at once is what somebody wants who names one to join: the default has a new one.
+    if (!spec.net_path.empty()) spec.namespaces.net = false;
+    spec.loopback_up = sandbox.loopback;
+    spec.new_session = sandbox.new_session;
+    spec.as_pid_1 = sandbox.client_is_init;
+    spec.no_more_user_namespaces = sandbox.disable_userns;
+    spec.monotonic_offset = sandbox.monotonic_offset;
+    spec.boottime_offset = sandbox.boottime_offset;
     return spec;
 }
 

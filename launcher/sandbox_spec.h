@@ -169,8 +169,9 @@ struct SandboxSpec {
     /// Seconds that the clocks of the time namespace are ahead.
     std::int64_t monotonic_offset = 0;
     std::int64_t boottime_offset = 0;
-    /// A network namespace to join instead of a new one or the launcher's; borrowed.
-    int net_fd = -1;
+    /// A network namespace to join instead of a new one or the launcher's: a file of nsfs, opened with the
+    /// launcher's rights. Empty: none.
+    std::string net_path = {};
     /// A pid namespace was joined by the launcher (setns(2)): the client is born in it.
     bool joined_pid_namespace = false;
     /// A user namespace that the client enters when everything is set up; borrowed. -1: none.

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""sandbox_flags_test.py BUILD: what `postern run` can be told of the sandbox, as its users tell it.
+
+Each is seen from inside, and beside each stands the launch without it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+BUILD = os.path.abspath(sys.argv[1])
+
+
+def run(*flags, script, **more):
+    return subprocess.run([f"{BUILD}/bin/postern", "run", "--quiet", *flags, "--", "/bin/sh", "-c", script],
+                          **{"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "timeout": 60, **more})
+
+
+class Flags(unittest.TestCase):
+    def assertOut(self, expected, *flags, script, **more):
+        result = run(*flags, script=script, **more)
+        self.assertEqual((result.returncode, result.stdout.strip()), (0, expected), result.stderr)
+
+    def assertRefused(self, says, *flags, **more):
+        result = run(*flags, script="echo ran", **more)
+        self.assertEqual((result.returncode, result.stdout), (125, ""), result.stderr)
+        self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+        self.assertIn(says, result.stderr)
+
+    def read_only(self, text):
+        file = tempfile.TemporaryFile()
+        self.addCleanup(file.close)
+        file.write(text)
+        file.seek(0)
+        return file.fileno()
+
+    def test_folders_links_and_modes(self):
+        self.assertOut("750 /usr x", "--dir", "/tmp/a/b", "--chmod", "0750", "/tmp/a/b", "--symlink", "/usr", "/tmp/a/link",
+                       script="echo $(stat -c %a /tmp/a/b) $(readlink /tmp/a/link) x")
+        self.assertOut("x", script="echo $(ls /tmp) x")
+        self.assertRefused("not octal", "--dir", "/tmp/a", "--chmod", "0999", "/tmp/a")
+        self.assertRefused("No such file", "--chmod", "0700", "/tmp/none")
+
+    def test_a_link_that_is_another_already(self):
+        self.assertOut("/usr", "--symlink", "/usr", "/tmp/l", "--symlink", "/usr", "/tmp/l", script="readlink /tmp/l")
+        self.assertRefused("existing destination is /usr", "--symlink", "/usr", "/tmp/l", "--symlink", "/etc", "/tmp/l")
+
+    def test_files_of_fds(self):
+        for flag, writable in (("--file", True), ("--bind-data", True), ("--ro-bind-data", False)):
+            fd = self.read_only(b"hello\n")
+            self.assertOut("hello " + ("written" if writable else "kept"), "--uid", "0", flag, str(fd), "/tmp/f", pass_fds=[fd],
+                           script="cat /tmp/f | tr '\\n' ' '; (echo more >> /tmp/f) 2>/dev/null && echo written || echo kept")
+        self.assertRefused("is not open", "--file", "987", "/tmp/f")
+
+    def test_an_open_folder(self):
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+            os.chmod(folder, 0o755)
+            with open(f"{folder}/inside", "w"):
+                pass
+            fd = os.open(folder, os.O_PATH)
+            self.addCleanup(os.close, fd)
+            self.assertOut("inside", "--ro-bind-fd", str(fd), "/mnt", pass_fds=[fd], script="ls /mnt")
+            # What is at the path by now is not what is open.
+            os.rename(folder, folder + ".moved")
+            os.mkdir(folder)
+            self.assertOut("inside", "--ro-bind-fd", str(fd), "/mnt", pass_fds=[fd], script="ls /mnt")
+            os.rmdir(folder)
+            os.rename(folder + ".moved", folder)
+
+    def test_sources_that_need_not_be_there(self):
+        self.assertOut("ran", "--ro-bind-try", "/no/such", "/mnt", script="echo ran")
+        self.assertOut("there", "--ro-bind-try", "/usr", "/mnt", script="test -d /mnt/bin && echo there")
+        self.assertRefused("/no/such", "--ro-bind", "/no/such", "/mnt")
+
+    def test_message_queues(self):
+        self.assertOut("mqueue", "--dir", "/tmp/q", "--mqueue", "/tmp/q", script="stat -f -c %T /tmp/q")
+
+    def test_a_mount_made_read_only(self):
+        script = "(echo x > /tmp/t/f) 2>/dev/null && echo written || echo refused"
+        self.assertOut("written", "--dir", "/tmp/t", "--tmpfs", "/tmp/t", "--chmod", "1777", "/tmp/t", script=script)
+        self.assertOut("refused", "--dir", "/tmp/t", "--tmpfs", "/tmp/t", "--chmod", "1777", "/tmp/t", "--remount-ro", "/tmp/t", script=script)
+
+    def test_the_client_as_pid_1(self):
+        self.assertOut("1", "--as-pid-1", script="echo $$")
+        self.assertOut("2", script="echo $$")
+        self.assertEqual(run("--as-pid-1", script="exit 7").returncode, 7)
+        self.assertEqual(run("--as-pid-1", script="kill -9 $$; exit 3").returncode, 3)  # from inside, pid 1 cannot be killed
+        self.assertRefused("pid namespace", "--as-pid-1", "--share-pid")
+
+    def test_the_end_of_user_namespaces(self):
+        script = "unshare --user true 2>/dev/null && echo made || echo refused"
+        self.assertOut("made", "--seccomp-profile", "none", script=script)
+        self.assertOut("refused", "--seccomp-profile", "none", "--disable-userns", script=script)
+        self.assertOut("65534", "--disable-userns", script="id -u")
+
+    def test_the_loopback_interface(self):
+        script = "cat /sys/class/net/lo/flags 2>/dev/null; grep -c 127.0.0.1 /proc/net/fib_trie"
+        self.assertNotEqual(run(script=script).stdout.strip(), run("--loopback", script=script).stdout.strip())
+
+    def test_clocks(self):
+        ahead = float(run("--boottime", "1000000", script="cut -d' ' -f1 /proc/uptime").stdout)
+        self.assertGreater(ahead, 1000000)
+        with open("/proc/uptime") as file:
+            own = float(file.read().split()[0])
+        self.assertLess(abs(ahead - 1000000 - own), 60)
+        self.assertLess(abs(float(run(script="cut -d' ' -f1 /proc/uptime").stdout) - own), 60)
+        self.assertRefused("no number of seconds", "--boottime", "-1")
+
+    def test_a_network_namespace_to_join(self):
+        holder = subprocess.Popen(["unshare", "--net", "sleep", "60"])
+        self.addCleanup(holder.wait)
+        self.addCleanup(holder.kill)
+        path = f"/proc/{holder.pid}/ns/net"
+        own = os.readlink("/proc/self/ns/net")
+        while os.readlink(path) == own:
+            pass
+        self.assertOut(os.readlink(path), "--netns", path, script="readlink /proc/self/ns/net")
+        self.assertNotEqual(run(script="readlink /proc/self/ns/net").stdout.strip(), os.readlink(path))
+        self.assertRefused("/no/such", "--netns", "/no/such")
+        self.assertRefused("joining the network namespace", "--netns", "/etc/passwd")
+
+    def test_the_session(self):
+        own = str(os.getsid(0))
+        self.assertNotEqual(run(script="ps -o sid= -p $$").stdout.split(), [own])
+        session = run("--share-session", "--share-pid", script="cut -d' ' -f6 /proc/$$/stat").stdout.strip()
+        self.assertEqual(session, own)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)
