@@ -5,8 +5,9 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-#include <filesystem>
+#include <climits>
 
 namespace postern {
 
@@ -41,11 +42,23 @@ Status write_file(const std::string& path, std::string_view text) {
     return {};
 }
 
+const std::string& program_file() {
+    static const std::string file = [] {
+        char path[PATH_MAX];
+        const ssize_t length = ::readlink("/proc/self/exe", path, sizeof path);
+        return std::string(path, length > 0 ? static_cast<size_t>(length) : 0);
+    }();
+    return file;
+}
+
 const std::string& program_prefix() {
     static const std::string prefix = [] {
-        std::error_code code;
-        const auto program = std::filesystem::read_symlink("/proc/self/exe", code);
-        return code ? std::string("/usr") : program.parent_path().parent_path().string();
+        std::string_view folder = program_file();
+        if (!folder.starts_with('/')) return std::string("/usr");
+        folder = folder.substr(0, folder.rfind('/'));
+        constexpr std::string_view kInner = "/libexec/postern";
+        if (folder.ends_with(kInner)) return std::string(folder.substr(0, folder.size() - kInner.size()));
+        return std::string(folder.substr(0, folder.rfind('/')));
     }();
     return prefix;
 }

@@ -14,11 +14,20 @@ namespace postern {
 /// names it.
 [[nodiscard]] Result<std::string> read_file(const std::string& path, size_t limit);
 
+/// A file that something was made from, with what it held then.
+struct ReadFile {
+    std::string path;
+    std::string text;
+};
+
 /// One write(2) to an existing file, as sysfs and procfs want it.
 [[nodiscard]] Status write_file(const std::string& path, std::string_view text);
 
-/// The folder above the one that the running program lies in: "/usr" of "/usr/bin/postern", and the build
-/// folder of "build/bin/postern", so that both look alike.
+/// The file of the running program, as /proc/self/exe names it; empty where that cannot be read.
+[[nodiscard]] const std::string& program_file();
+
+/// The folder that the running program's tree begins at: "/usr" of "/usr/bin/postern" and of
+/// "/usr/libexec/postern/postern-full", and the build folder of "build/bin/postern", so that both look alike.
 [[nodiscard]] const std::string& program_prefix();
 
 /// A memfd that holds `text` and can never change again (F_SEAL_WRITE, _SHRINK, _GROW, _SEAL), opened for

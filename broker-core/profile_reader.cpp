@@ -408,27 +408,9 @@ std::string profile_stem(std::string_view name_or_file) {
     return std::filesystem::path(name_or_file).stem().string();
 }
 
-Result<std::string> find_profile(std::string_view name) {
-    if (name.find('/') != std::string_view::npos || name.ends_with(".json")) return std::string(name);
-    const auto folders = profile_search_path();
-    std::vector<std::string> known;
-    for (const std::string& folder : folders) {
-        std::error_code code;
-        const auto file = std::filesystem::path(folder) / fmt::format("{}.json", name);
-        if (std::filesystem::exists(file, code)) return file.string();
-        for (const auto& entry : std::filesystem::directory_iterator(folder, code)) {
-            if (entry.path().extension() == ".json") known.push_back(entry.path().stem().string());
-        }
-    }
-    std::sort(known.begin(), known.end());
-    const std::vector<std::string_view> candidates(known.begin(), known.end());
-    return fail("there is no profile of this name in {}{}", fmt::join(folders, ":"),
-                known.empty() ? std::string() : fmt::format("; did you mean {}?", nearest(name, candidates)));
-}
-
 struct Layers {
     Json merged = Json::object();
-    std::vector<std::string> files;
+    std::vector<ReadFile> files;
 };
 
 /// Adds the file with all that it includes, the included below it. `open` are the files being included.
@@ -440,7 +422,7 @@ Status add_layers(const std::string& file, Layers& layers, std::vector<std::stri
     }
     if (open.size() >= kMaxIncludeDepth)
         return fail("include: more than {} levels deep at {}", kMaxIncludeDepth, file);
-    POSTERN_ASSIGN(const std::string text, read_file(file, kMaxProfileBytes));
+    POSTERN_ASSIGN(std::string text, read_file(file, kMaxProfileBytes));
     auto document = parse_json(text);
     if (!document) return propagate(std::move(document), file);
     // Each file is read on its own first, so that an error names the file where it stands.
@@ -457,7 +439,7 @@ Status add_layers(const std::string& file, Layers& layers, std::vector<std::stri
     open.pop_back();
     document->erase("include");
     merge_profile(layers.merged, *document);
-    layers.files.push_back(file);
+    layers.files.push_back({file, std::move(text)});
     return {};
 }
 
@@ -506,17 +488,20 @@ void merge_profile(Json& below, const Json& above) {
     }
 }
 
-std::vector<std::string> profile_search_path() {
-    std::vector<std::string> folders;
-    if (const char* path = std::getenv("POSTERN_PROFILE_PATH"); path != nullptr) {
-        std::stringstream stream{std::string(path)};
-        for (std::string folder; std::getline(stream, folder, ':');) {
-            if (!folder.empty()) folders.push_back(folder);
+Result<std::string> find_profile(std::string_view name) {
+    if (auto file = find_profile_file(name)) return std::move(*file);
+    const auto folders = profile_search_path();
+    std::vector<std::string> known;
+    for (const std::string& folder : folders) {
+        std::error_code code;
+        for (const auto& entry : std::filesystem::directory_iterator(folder, code)) {
+            if (entry.path().extension() == ".json") known.push_back(entry.path().stem().string());
         }
     }
-    folders.emplace_back("/etc/postern/profiles");
-    folders.push_back(program_prefix() + "/share/postern/profiles");
-    return folders;
+    std::sort(known.begin(), known.end());
+    const std::vector<std::string_view> candidates(known.begin(), known.end());
+    return fail("there is no profile of this name in {}{}", fmt::join(folders, ":"),
+                known.empty() ? std::string() : fmt::format("; did you mean {}?", nearest(name, candidates)));
 }
 
 Result<LoadedProfile> load_profile(std::string_view name_or_file) {

@@ -5,8 +5,10 @@
 #include <string_view>
 #include <vector>
 
+#include "broker-core/file.h"
 #include "broker-core/json_reader.h"
 #include "broker-core/profile.h"
+#include "broker-core/profile_path.h"
 #include "broker-core/result.h"
 
 namespace postern {
@@ -19,13 +21,12 @@ void merge_profile(Json& below, const Json& above);
 
 struct LoadedProfile {
     Profile profile;
-    Json merged;                     ///< after includes, as `postern profile show` prints it
-    std::vector<std::string> files;  ///< the files read, the including one last
+    Json merged;                  ///< after includes, as `postern profile show` prints it
+    std::vector<ReadFile> files;  ///< the files read, the including one last
 };
 
-/// Where profiles are looked for by name, in order: $POSTERN_PROFILE_PATH, /etc/postern/profiles, and the
-/// folder share/postern/profiles beside the program's own folder.
-[[nodiscard]] std::vector<std::string> profile_search_path();
+/// The file that a profile's name or file name means. Error: there is none, with the names that there are.
+[[nodiscard]] Result<std::string> find_profile(std::string_view name_or_file);
 
 /// Loads a profile by name ("virtio-blk-queue") or by file (anything with a slash, or ending in .json),
 /// merges its includes, reads and checks it. Errors start with "profile NAME:".

@@ -2,6 +2,8 @@
 #include "launcher/bench_report.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 
 namespace postern {
 namespace {
@@ -40,8 +42,9 @@ std::string bench_table(const BenchResult& result) {
                                    "lowest", "highest", "ratio");
     for (const BenchSide& side : result.sides) {
         const Figures figures = figures_of(result, side);
-        text += fmt::format("{:<44} {:>10.0f} {:>10.0f} {:>10.0f} {:>8.3f}\n", side.label, figures.median,
-                            figures.lowest, figures.highest, figures.ratio);
+        text += fmt::format("{:<44} {:>10.{}f} {:>10.{}f} {:>10.{}f} {:>8.3f}\n", side.label, figures.median,
+                            result.decimals, figures.lowest, result.decimals, figures.highest,
+                            result.decimals, figures.ratio);
     }
     text += fmt::format("{}, {} rounds each, alternated; ratio is to the first line\n", result.unit,
                         result.sides.front().values.size());
@@ -89,8 +92,8 @@ std::string bench_svg(const BenchResult& result) {
             "<path d=\"M{0:.1f} {2}H{1:.1f}M{0:.1f} {3}V{4}M{1:.1f} {3}V{4}\" stroke=\"#222\" "
             "fill=\"none\"/>\n",
             x_of(figures.lowest), x_of(figures.highest), middle, middle - 6, middle + 6);
-        svg += fmt::format("<text x=\"{:.1f}\" y=\"{}\">{:.0f} ({:.3f})</text>\n", x_of(figures.highest) + 8,
-                           middle + 5, figures.median, figures.ratio);
+        svg += fmt::format("<text x=\"{:.1f}\" y=\"{}\">{:.{}f} ({:.3f})</text>\n", x_of(figures.highest) + 8,
+                           middle + 5, figures.median, result.decimals, figures.ratio);
         y += kRow;
     }
     svg += fmt::format(
@@ -98,6 +101,22 @@ std::string bench_svg(const BenchResult& result) {
         "round</text>\n</svg>\n",
         16, height - 12, result.unit);
     return svg;
+}
+
+Status write_bench_report(const std::string& folder, const Json& document,
+                          const std::vector<BenchResult>& results) {
+    std::error_code code;
+    std::filesystem::create_directories(folder, code);
+    const auto write = [&](const std::string& name, const std::string& text) -> Status {
+        std::ofstream file(folder + "/" + name);
+        file << text;
+        file.close();
+        if (!file) return fail("cannot write {} to {}", name, folder);
+        return {};
+    };
+    POSTERN_TRY(write("bench.json", document.dump(2) + "\n"));
+    for (const BenchResult& result : results) POSTERN_TRY(write(result.name + ".svg", bench_svg(result)));
+    return {};
 }
 
 }  // namespace postern

@@ -16,8 +16,10 @@ struct BenchSide {
 };
 
 struct BenchResult {
+    std::string name = "bench";  ///< of the chart's file
     std::string title;
     std::string unit;
+    int decimals = 0;              ///< that are worth showing
     std::vector<BenchSide> sides;  ///< the first is what the others are compared with
 };
 
@@ -28,5 +30,9 @@ struct BenchResult {
 [[nodiscard]] Json bench_json(const BenchResult& result);
 /// A bar for each side, with whiskers from its lowest to its highest round.
 [[nodiscard]] std::string bench_svg(const BenchResult& result);
+
+/// Writes bench.json with `document` and NAME.svg with a chart of each result into `folder`, which is made.
+Status write_bench_report(const std::string& folder, const Json& document,
+                          const std::vector<BenchResult>& results);
 
 }  // namespace postern

@@ -64,6 +64,12 @@ Status enable_controller(const std::string& parent, std::string_view controller)
             "to this cgroup: boot with cgroup v2 alone, or start with systemd-run --scope -p Delegate=yes",
             parent, controller);
     }
+    if (::access((parent + "/cgroup.subtree_control").c_str(), W_OK) != 0) {
+        return fail(
+            "{}: controller {} cannot be enabled, for this cgroup is not delegated to the launcher: start it "
+            "with systemd-run --user --scope -p Delegate=yes",
+            parent, controller);
+    }
     // Asked, not tried: memory is refused with EBUSY, but cpu and pids would be enabled, and no process can
     // be born in a cgroup below from then on, with limits or without.
     if (holds_processes_below_root(parent)) {

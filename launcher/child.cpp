@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/seccomp.h>
 #include <net/if.h>
 #include <poll.h>
@@ -12,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -39,7 +41,8 @@ struct Child {
 };
 
 bool failed(Child& child, const char* call, int item = -1) {
-    child.failure = {call, item};
+    child.failure.call = call;
+    child.failure.item = item;
     return false;
 }
 
@@ -56,7 +59,9 @@ bool close_fds(Child& child) {
     return check(child, sys::close_range(next, ~0U, 0), "close_range");
 }
 
-bool reset_signals(Child&) {
+bool reset_signals(Child& child) {
+    // Modes are what the plan says, until the client runs.
+    child.plan.umask = static_cast<int>(::umask(0));
     for (int signal = 1; signal <= 64; ++signal) {
         // Errors are those of SIGKILL and SIGSTOP.
         if (signal != SIGKILL && signal != SIGSTOP) sys::reset_signal(signal);
@@ -103,7 +108,9 @@ bool become_client_user(Child& child) {
     // Without a user namespace of our own, leaving uid 0 would take the capabilities that the mounts below
     // need.
     if (!plan.namespaces.user && !check(child, ::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl")) return false;
-    if (plan.user.may_set_groups && !check(child, sys::setgroups(0, nullptr), "setgroups")) return false;
+    if (plan.user.may_set_groups && !plan.user.keep_groups &&
+        !check(child, sys::setgroups(0, nullptr), "setgroups"))
+        return false;
     if (!check(child, sys::setresgid(plan.user.inside_gid), "setresgid")) return false;
     if (!check(child, sys::setresuid(plan.user.inside_uid), "setresuid")) return false;
     if (!plan.namespaces.user) {
@@ -120,7 +127,7 @@ bool make_overlays(Child& child) {
     for (std::size_t i = 0; i < plan.mounts.steps.size(); ++i) {
         const MountStep& step = plan.mounts.steps[i];
         if (step.kind != MountStep::Kind::Overlay || plan.sources[i] >= 0) continue;
-        if (make_overlay_as_client(step, plan.sources[i], child.failure)) continue;
+        if (make_overlay_as_client(step, plan.namespaces.user, plan.sources[i], child.failure)) continue;
         child.failure.item = static_cast<int>(i);
         return false;
     }
@@ -145,13 +152,17 @@ bool seal_root(Child& child) {
 }
 
 bool pivot(Child& child) {
-    return !child.plan.namespaces.mount || enter_root(child.root, child.failure);
+    return !child.plan.namespaces.mount || enter_root(child.plan, child.root, child.failure);
 }
 
 bool set_hostname(Child& child) {
     const ChildPlan& plan = child.plan;
     return !plan.set_hostname ||
            check(child, ::sethostname(plan.hostname.data(), plan.hostname.size()), "sethostname");
+}
+
+bool join_network(Child& child) {
+    return child.plan.net_fd < 0 || check(child, ::setns(child.plan.net_fd, CLONE_NEWNET), "setns");
 }
 
 bool loopback_up(Child& child) {
@@ -168,7 +179,101 @@ bool loopback_up(Child& child) {
     return up;
 }
 
+/// Children are born into it, not this process. /proc is the launcher's still.
+bool new_clocks(Child& child) {
+    if (!child.plan.has_clocks) return true;
+    if (!check(child, ::unshare(CLONE_NEWTIME), "unshare")) return false;
+    const std::size_t length = std::strlen(child.plan.clock_offsets);
+    if (length == 0) return true;
+    const int file = ::open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
+    if (file < 0) return failed(child, "open");
+    const bool set = check(child, ::write(file, child.plan.clock_offsets, length), "write");
+    const int errnum = errno;
+    ::close(file);
+    errno = errnum;
+    return set;
+}
+
+/// By this process, which becomes init: a lock of fcntl(2) is its maker's alone.
+bool take_locks(Child& child) {
+    ChildPlan& plan = child.plan;
+    for (std::size_t i = 0; i < plan.lock_files.size(); ++i) {
+        const int file = ::open(plan.lock_files[i].c_str(), O_RDONLY | O_CLOEXEC);
+        if (file < 0) return failed(child, "open", static_cast<int>(i));
+        struct flock lock = {};
+        lock.l_type = F_RDLCK;
+        lock.l_whence = SEEK_SET;
+        if (::fcntl(file, F_SETLK, &lock) != 0) return failed(child, "fcntl", static_cast<int>(i));
+        // Capacity was reserved by the launcher: this does not allocate.
+        plan.init_fds.push_back(file);
+    }
+    return true;
+}
+
+bool enter_user_namespace(Child& child) {
+    return child.plan.late_user_fd < 0 ||
+           check(child, ::setns(child.plan.late_user_fd, CLONE_NEWUSER), "setns");
+}
+
+void write_decimal(char* out, pid_t value) {
+    char digits[12];
+    int count = 0;
+    do digits[count++] = static_cast<char>('0' + value % 10);
+    while ((value /= 10) > 0);
+    while (count > 0) *out++ = digits[--count];
+    *out = '\0';
+}
+
+bool write_file(int folder, const char* path, const char* text, std::size_t length) {
+    const int file = ::openat(folder, path, O_WRONLY | O_CLOEXEC);
+    if (file < 0) return false;
+    const bool written = ::write(file, text, length) == static_cast<ssize_t>(length);
+    const int errnum = errno;
+    ::close(file);
+    errno = errnum;
+    return written;
+}
+
+/// "ID ID 1": an id keeps its number one namespace further in.
+bool map_same_id(int proc, const char* path, unsigned id) {
+    char line[32];
+    char* end = line;
+    for (int i = 0; i < 2; ++i) {
+        write_decimal(end, static_cast<pid_t>(id));
+        end += std::strlen(end);
+        *end++ = ' ';
+    }
+    *end++ = '1';
+    return write_file(proc, path, line, static_cast<std::size_t>(end - line));
+}
+
+/// The limit is of the namespace that this process is in, and counts those made below it. The client gets the
+/// one that may still be made, in which it has no right to the limit: it cannot raise it again, and what it
+/// makes itself would be one too many.
+bool no_more_user_namespaces(Child& child) {
+    const ChildPlan& plan = child.plan;
+    if (plan.no_more_user_namespaces) {
+        // The maps of what is not dumpable are root's. Who could look into this process now would need
+        // capabilities in its user namespace, and nobody else is in there.
+        if (!check(child, ::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl")) return false;
+        if (!write_file(plan.proc, "sys/user/max_user_namespaces", "1", 1)) return failed(child, "write");
+        if (!check(child, ::unshare(CLONE_NEWUSER), "unshare")) return false;
+        if (!write_file(plan.proc, "self/setgroups", "deny", 4) && errno != EPERM)
+            return failed(child, "write");
+        if (!map_same_id(plan.proc, "self/uid_map", plan.user.inside_uid) ||
+            !map_same_id(plan.proc, "self/gid_map", plan.user.inside_gid)) {
+            return failed(child, "write");
+        }
+        if (!check(child, ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")) return false;
+    }
+    if (!plan.no_more_user_namespaces && !plan.assert_no_more_user_namespaces) return true;
+    if (::unshare(CLONE_NEWUSER) != 0) return true;
+    errno = EEXIST;
+    return failed(child, "unshare");
+}
+
 bool drop_bounding_set(Child& child) {
+    if (child.plan.keep_capabilities) return true;
     for (unsigned capability = 0; capability < 64; ++capability) {
         if ((child.plan.capabilities >> capability & 1) != 0) continue;
         if (::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0) continue;
@@ -185,22 +290,62 @@ bool die_with_launcher(Child& child) {
     return true;
 }
 
+int run_client(void* child);
+
+/// What its steps need, many times over. Each launch has its own: this process is a copy of the launcher.
+alignas(16) char client_stack[std::size_t{64} << 10];
+
+/// Borrowing init's memory until exec saves the copy of it, which is what most of a fork is. Init stands
+/// still meanwhile, and gives up what it holds only then: so not with a client that has capabilities, with
+/// which it could reach into init before that.
+int fork_flags(const ChildPlan& plan) {
+    const bool has_capabilities = plan.keep_capabilities || plan.capabilities != 0;
+    return has_capabilities ? SIGCHLD : SIGCHLD | CLONE_VM | CLONE_VFORK;
+}
+
 bool fork_client(Child& child) {
+    if (child.plan.as_pid_1) return true;
     child.init = ::getpid();
-    child.client = sys::raw_fork();
+    child.client = ::clone(run_client, client_stack + sizeof client_stack, fork_flags(child.plan), &child);
     return check(child, child.client, "clone");
 }
 
 bool die_with_init(Child& child) {
     // In a pid namespace init's end is everybody's already.
-    if (child.plan.namespaces.pid) return true;
+    if (child.plan.namespaces.pid || child.plan.as_pid_1) return true;
     if (!check(child, ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "prctl")) return false;
     if (::getppid() != child.init) ::_exit(125);
     return true;
 }
 
+/// Never an error: a launch does not depend on what is told here.
+bool introduce(Child& child) {
+    const ChildPlan& plan = child.plan;
+    if (plan.proc < 0) return true;
+    StatusRecord record;
+    record.kind = StatusRecord::Kind::Identity;
+    char digits[12] = {};
+    const ssize_t length = ::readlinkat(plan.proc, "self", digits, sizeof digits - 1);
+    for (ssize_t i = 0; i < length; ++i) record.identity.pid = record.identity.pid * 10 + (digits[i] - '0');
+    for (std::size_t i = 0; plan.tell_namespaces && i < kNamespaceLinks.size(); ++i) {
+        struct stat status = {};
+        if (::fstatat(plan.proc, kNamespaceLinks[i], &status, 0) == 0)
+            record.identity.namespaces[i] = status.st_ino;
+    }
+    [[maybe_unused]] const ssize_t written = ::write(plan.status_pipe, &record, sizeof record);
+    return true;
+}
+
 bool new_session(Child& child) {
     return !child.plan.new_session || check(child, ::setsid(), "setsid");
+}
+
+/// A session keyring goes along through every clone and exec, into other user namespaces too.
+bool leave_keyring(Child& child) {
+    if (!child.plan.new_keyring) return true;
+    if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) >= 0) return true;
+    // A kernel without keys, or a filter around the launcher: the client cannot ask for any either.
+    return errno == ENOSYS || errno == EPERM || failed(child, "keyctl");
 }
 
 /// Moves `fd` to `lowest` or above, where no fd of the client's goes.
@@ -210,14 +355,6 @@ bool move_up(Child& child, int& fd, int lowest) {
     if (moved < 0) return failed(child, "fcntl");
     fd = moved;
     return true;
-}
-
-void write_decimal(char* out, pid_t value) {
-    char digits[12];
-    int count = 0;
-    for (; value > 0; value /= 10) digits[count++] = static_cast<char>('0' + value % 10);
-    while (count > 0) *out++ = digits[--count];
-    *out = '\0';
 }
 
 bool place_fds(Child& child) {
@@ -234,8 +371,12 @@ bool place_fds(Child& child) {
             return failed(child, "dup2", static_cast<int>(i));
     }
     if (plan.listen_pid != nullptr) write_decimal(plan.listen_pid, ::getpid());
-    return check(child, sys::close_range(static_cast<unsigned>(end), ~0U, CLOSE_RANGE_CLOEXEC),
-                 "close_range");
+    auto next = static_cast<unsigned>(end);
+    for (const unsigned kept : plan.inherited_fds) {
+        if (!check(child, sys::close_range(next, kept - 1, CLOSE_RANGE_CLOEXEC), "close_range")) return false;
+        next = kept + 1;
+    }
+    return check(child, sys::close_range(next, ~0U, CLOSE_RANGE_CLOEXEC), "close_range");
 }
 
 bool set_limits(Child& child) {
@@ -250,12 +391,24 @@ bool set_limits(Child& child) {
     return true;
 }
 
+bool await_go_ahead(Child& child) {
+    const int fd = child.plan.block_fd;
+    if (fd < 0) return true;
+    char byte = 0;
+    if (!check(child, ::read(fd, &byte, 1), "read")) return false;
+    ::close(fd);
+    return true;
+}
+
 bool enter_folder(Child& child) {
-    const ChildPlan& plan = child.plan;
-    // Already "/" where there is a new root; without one, what the launcher's is.
-    if (plan.cwd.empty() || ::chdir(plan.cwd.c_str()) == 0) return true;
-    if (plan.cwd_required) return failed(child, "chdir");
-    return check(child, ::chdir("/"), "chdir");
+    ChildPlan& plan = child.plan;
+    ::umask(static_cast<mode_t>(plan.umask));
+    for (std::size_t i = 0; i < plan.folders.size(); ++i) {
+        if (::chdir(plan.folders[i].c_str()) != 0) continue;
+        if (plan.folder_entry != nullptr) *plan.folder_entry = plan.folder_entries[i].data();
+        return true;
+    }
+    return plan.folders.empty() || failed(child, "chdir");
 }
 
 bool is_target(const char* path, const ChildPlan& plan) {
@@ -305,10 +458,19 @@ bool no_new_privs(Child& child) {
 }
 
 bool install_seccomp(Child& child) {
-    ChildPlan& plan = child.plan;
-    if (plan.seccomp.empty()) return true;
-    const sock_fprog program = {static_cast<unsigned short>(plan.seccomp.size()), plan.seccomp.data()};
-    return check(child, sys::seccomp(SECCOMP_SET_MODE_FILTER, 0, &program), "seccomp");
+    const ChildPlan& plan = child.plan;
+    for (std::size_t i = 0; i < plan.seccomp.size(); ++i) {
+        const auto& filter = plan.seccomp[i];
+        const sock_fprog program = {static_cast<unsigned short>(filter.size()),
+                                    const_cast<sock_filter*>(filter.data())};
+        // Why not seccomp(2): a first filter may well forbid it, and prctl(2) is what programs need
+        // themselves.
+        if (!check(child, ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0), "prctl",
+                   static_cast<int>(i))) {
+            return false;
+        }
+    }
+    return true;
 }
 
 bool seccomp_early(Child& child) {
@@ -319,6 +481,7 @@ bool seccomp_late(Child& child) {
 }
 
 bool drop_capabilities(Child& child) {
+    if (child.plan.keep_capabilities) return true;
     const std::uint64_t kept = child.plan.capabilities;
     // More than this process has cannot be kept: that is an error, not a silent loss.
     if ((kept & ~sys::permitted_capabilities()) != 0) {
@@ -377,6 +540,7 @@ constexpr StepEntry kInitSteps[] = {
     // Why here and not in the clone: the namespace's root is the cgroup that its maker is in, and a child is
     // put into its own cgroup only after the namespaces of its clone were made.
     {ChildStep::CgroupNamespace, "making the cgroup namespace", new_cgroup_namespace},
+    {ChildStep::Network, "joining the network namespace", join_network},
     // Why before any mount: in a mount namespace without a user namespace of its own, mounts would show up on
     // the host.
     {ChildStep::PrivateMounts, "cutting mount propagation", cut_propagation},
@@ -386,6 +550,7 @@ constexpr StepEntry kInitSteps[] = {
     // Why before Overlays and NewRoot: files in a tmpfs and in upper layers can only be made by an id that
     // the user namespace has.
     {ChildStep::Identity, "becoming the client's user", become_client_user},
+    {ChildStep::Clocks, "making the time namespace", new_clocks},
     {ChildStep::Overlays, "making overlays", make_overlays},
     {ChildStep::NewRoot, "making the root", new_root},
     {ChildStep::Mounts, "mounting", mounts},
@@ -394,6 +559,10 @@ constexpr StepEntry kInitSteps[] = {
     {ChildStep::EnterRoot, "entering the root", pivot},
     {ChildStep::Hostname, "setting the host name", set_hostname},
     {ChildStep::Loopback, "setting the loopback interface up", loopback_up},
+    {ChildStep::Locks, "locking", take_locks},
+    {ChildStep::LateUserNamespace, "entering the second user namespace", enter_user_namespace},
+    // Why before BoundingSet: a new user namespace has the full one again.
+    {ChildStep::NoMoreUserNamespaces, "ending the making of user namespaces", no_more_user_namespaces},
     {ChildStep::BoundingSet, "dropping the capability bounding set", drop_bounding_set},
     // Why after Identity: a change of uid clears the parent-death signal. Why the look at the launcher comes
     // after it is set: of a launcher that died before, none would ever be sent.
@@ -403,7 +572,11 @@ constexpr StepEntry kInitSteps[] = {
 
 constexpr StepEntry kClientSteps[] = {
     {ChildStep::DieWithInit, "binding its life to init's", die_with_init},
+    // Why before Fds: the client's own take the places of what this needs. Why by the client and not by the
+    // launcher: a client may have ended before the launcher looks.
+    {ChildStep::Introduce, "telling who it is", introduce},
     {ChildStep::Session, "making a session", new_session},
+    {ChildStep::Keyring, "leaving the launcher's keys", leave_keyring},
     {ChildStep::Fds, "placing its file descriptors", place_fds},
     {ChildStep::NoNewPrivs, "setting no_new_privs", no_new_privs},
     // Why after NoNewPrivs: without it neither Landlock nor a filter is there for a process without
@@ -414,6 +587,7 @@ constexpr StepEntry kClientSteps[] = {
     // Without no_new_privs a filter takes CAP_SYS_ADMIN, so it comes before the capabilities go …
     {ChildStep::SeccompEarly, "installing the seccomp filter", seccomp_early},
     {ChildStep::Capabilities, "dropping capabilities", drop_capabilities},
+    {ChildStep::Block, "waiting for the caller", await_go_ahead},
     // Why after Capabilities: what the client itself may enter and see is what counts.
     {ChildStep::WorkingFolder, "entering the working folder", enter_folder},
     {ChildStep::Command, "finding the command", choose_command},
@@ -429,6 +603,7 @@ constexpr StepEntry kClientSteps[] = {
     report.item = child.failure.item;
     report.found = child.found;
     report.is_script = child.is_script;
+    std::memcpy(report.detail, child.failure.detail, sizeof report.detail);
     if (child.failure.call != nullptr) {
         for (std::size_t i = 0; i + 1 < sizeof report.call && child.failure.call[i] != '\0'; ++i) {
             report.call[i] = child.failure.call[i];
@@ -444,6 +619,12 @@ void run_steps(Child& child, const StepEntry (&steps)[count]) {
     for (const StepEntry& entry : steps) {
         if (!entry.run(child)) report_and_exit(child, entry.step, errno);
     }
+}
+
+int run_client(void* child) {
+    run_steps(*static_cast<Child*>(child), kClientSteps);
+    // Not reached: the last step either execs or fails.
+    ::_exit(125);
 }
 
 }  // namespace
@@ -462,11 +643,14 @@ void run_child(ChildPlan& plan) {
     Child child{.plan = plan};
     run_steps(child, kInitSteps);
     if (child.client > 0) {
-        run_init(
-            {.client = child.client, .status_pipe = plan.status_pipe, .pid_namespace = plan.namespaces.pid});
+        std::sort(plan.init_fds.begin(), plan.init_fds.end());
+        run_init({.client = child.client,
+                  .status_pipe = plan.status_pipe,
+                  .kept_fds = plan.init_fds.data(),
+                  .kept_count = plan.init_fds.size(),
+                  .pid_namespace = plan.namespaces.pid});
     }
-    run_steps(child, kClientSteps);
-    // Not reached: the last step either execs or fails.
+    run_client(&child);
     ::_exit(125);
 }
 

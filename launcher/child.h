@@ -5,9 +5,11 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "launcher/client_identity.h"
 #include "launcher/mount_plan.h"
 #include "launcher/sandbox_spec.h"
 #include "launcher/user_map.h"
@@ -20,10 +22,12 @@ enum class ChildStep : int {
     CloseFds,
     Signals,
     CgroupNamespace,
+    Network,
     PrivateMounts,
     Sources,
     AwaitLauncher,
     Identity,
+    Clocks,
     Overlays,
     NewRoot,
     Mounts,
@@ -31,18 +35,24 @@ enum class ChildStep : int {
     EnterRoot,
     Hostname,
     Loopback,
+    Locks,
+    LateUserNamespace,
+    NoMoreUserNamespaces,
     BoundingSet,
     DieWithLauncher,
     Fork,
     // in the client
     DieWithInit,
+    Introduce,
     Session,
+    Keyring,
     Fds,
     NoNewPrivs,
     Landlock,
     Limits,
     SeccompEarly,
     Capabilities,
+    Block,
     WorkingFolder,
     Command,
     SeccompLate,
@@ -61,12 +71,22 @@ struct ChildReport {
     bool found = false;      ///< Exec: there was a file, but it could not be run
     bool is_script = false;  ///< Exec: a script that only its fd leads to
     char call[24] = {};      ///< the system call
+    char detail[256] = {};   ///< what was found instead
 };
 
 /// How init tells how the client ended.
 struct ExitRecord {
     int code = 0;   ///< CLD_EXITED, CLD_KILLED or CLD_DUMPED
     int value = 0;  ///< status or signal
+};
+
+/// What comes through the status pipe: from the client, once, before exec, who it is; from init, at the end,
+/// the other.
+struct StatusRecord {
+    enum class Kind : int { Identity, Exit };
+    Kind kind = Kind::Exit;
+    ClientIdentity identity;
+    ExitRecord exit;
 };
 
 /// Everything that the child needs, laid out by the launcher: after the clone nothing is allocated, parsed or
@@ -79,19 +99,38 @@ struct ChildPlan {
     int root_tree = -1;              ///< the root: opened by the launcher already, or -1
     std::vector<dev_t> own_devices;  ///< st_dev of each tmpfs made so far; capacity reserved
     std::vector<unsigned> kept_fds;  ///< sorted: what CloseFds leaves open
+    bool make_targets = false;       ///< see SandboxSpec
+    unsigned covered_roots = 0;      ///< how often something was mounted on "/" of the new root
+    int proc_tree = -1;              ///< the proc that Cover steps are about; -1: it was skipped
+    std::vector<int> init_fds;       ///< what init keeps; capacity reserved for the locks
 
     std::string hostname;
     bool set_hostname = false;
     bool loopback_up = false;
     bool new_session = true;
+    bool new_keyring = true;
     bool no_new_privs = true;
     bool landlock = true;
     std::uint64_t capabilities = 0;  ///< bit set of those kept
+    bool keep_capabilities = false;
     std::vector<ResourceLimit> limits;
-    std::vector<sock_filter> seccomp;
+    std::span<const std::vector<sock_filter>> seccomp;  ///< the spec's
+    bool as_pid_1 = false;
+    bool no_more_user_namespaces = false;
+    bool assert_no_more_user_namespaces = false;
+    bool has_clocks = false;
+    char clock_offsets[96] = {};  ///< lines for timens_offsets
+    std::vector<std::string> lock_files;
+    int late_user_fd = -1;
+    int block_fd = -1;
+    int net_fd = -1;
+    int umask = 022;  ///< the launcher's, which the client has again
 
-    std::string cwd;
-    bool cwd_required = false;
+    /// Tried in turn; with one alone it must be possible.
+    std::vector<std::string> folders;
+    /// One for each of `folders`: what PWD in the environment is when it is that one; empty: PWD is not told.
+    std::vector<std::string> folder_entries;
+    char** folder_entry = nullptr;  ///< where in `env` it goes
     /// Host root: the one absolute path, and the file it must lead to. Other roots: what is tried in turn.
     std::vector<std::string> candidates;
     bool has_target = false;
@@ -101,15 +140,18 @@ struct ChildPlan {
     std::string target_path;
     int target_tree = -1;  ///< the file as a read-only mount of its own, opened by the launcher, or -1
 
-    std::vector<char*> argv;     ///< ends with nullptr
-    std::vector<char*> env;      ///< ends with nullptr
-    char* listen_pid = nullptr;  ///< where in `env` the digits of LISTEN_PID go; room for 11 bytes
-    std::vector<int> fds;        ///< the client's, in order
-    std::vector<int> moved_fds;  ///< same size, scratch
+    std::vector<char*> argv;              ///< ends with nullptr
+    std::vector<char*> env;               ///< ends with nullptr
+    char* listen_pid = nullptr;           ///< where in `env` the digits of LISTEN_PID go; room for 11 bytes
+    std::vector<int> fds;                 ///< the client's, in order
+    std::vector<unsigned> inherited_fds;  ///< sorted: the client's, under the number they have
+    std::vector<int> moved_fds;           ///< same size, scratch
 
     int report_pipe = -1;  ///< write end
-    int status_pipe = -1;  ///< write end, init's
-    int go_pipe = -1;      ///< read end: one byte when the launcher has written the user map
+    int status_pipe = -1;  ///< write end; init's, and the client's until exec
+    int proc = -1;         ///< the launcher's /proc, or -1: the client tells nothing of itself
+    bool tell_namespaces = false;
+    int go_pipe = -1;  ///< read end: one byte when the launcher has written the user map
     int launcher_pidfd = -1;
 };
 

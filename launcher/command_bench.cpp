@@ -5,8 +5,6 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <memory>
 
 #include "broker-core/file.h"
@@ -16,6 +14,7 @@
 #include "launcher/bench_report.h"
 #include "launcher/commands.h"
 #include "launcher/launch.h"
+#include "launcher/launch_bench.h"
 #include "launcher/sandbox_from_profile.h"
 #include "launcher/supervisor.h"
 
@@ -140,16 +139,6 @@ class Bench {
     std::optional<LocalBroker> broker_;
 };
 
-Status write_report(const std::string& folder, const BenchResult& result) {
-    std::error_code code;
-    std::filesystem::create_directories(folder, code);
-    std::ofstream(folder + "/bench.json") << bench_json(result).dump(2) << '\n';
-    std::ofstream(folder + "/bench.svg") << bench_svg(result);
-    if (!std::filesystem::exists(folder + "/bench.svg", code))
-        return fail("cannot write bench.json and bench.svg to {}", folder);
-    return {};
-}
-
 Result<BenchResult> measure(const BenchOptions& options) {
     POSTERN_ASSIGN(Bench bench, Bench::open(options));
     BenchResult result;
@@ -176,6 +165,13 @@ Result<BenchResult> measure(const BenchOptions& options) {
 }
 
 int run_bench(const BenchOptions& options) {
+    if (options.device.empty()) {
+        return report(
+            Error{"bench: which device? name it with --device BDF (`postern devices` lists them); `postern "
+                  "bench launch` needs none",
+                  0},
+            2);
+    }
     auto result = measure(options);
     if (!result) return report(result.error(), kFailed);
     if (options.json) {
@@ -184,9 +180,54 @@ int run_bench(const BenchOptions& options) {
         fmt::print("{}", bench_table(*result));
     }
     if (options.report_folder.empty()) return 0;
-    if (auto written = write_report(options.report_folder, *result); !written)
+    if (auto written = write_bench_report(options.report_folder, bench_json(*result), {*result}); !written)
         return report(written.error(), kFailed);
     fmt::print(stderr, "postern: bench: wrote bench.json and bench.svg to {}\n", options.report_folder);
+    return 0;
+}
+
+/// What the issue of a launch's price is about, in words: postern's median beside those it is compared with.
+std::string compared(const std::vector<BenchResult>& figures) {
+    std::string text;
+    for (const BenchResult& figure : figures) {
+        const auto of = [&](std::string_view name) {
+            for (const BenchSide& side : figure.sides) {
+                if (side.name == name) return median(side.values);
+            }
+            return 0.0;
+        };
+        for (const std::string_view other : {"bwrap", "floor"}) {
+            if (of(other) > 0)
+                text += fmt::format("{}: postern is {:.2f} x {}\n", figure.name, of("postern") / of(other),
+                                    other);
+        }
+    }
+    return text;
+}
+
+int run_launch_bench(const LaunchBenchOptions& measured, const BenchOptions& options) {
+    auto result = measure_launches(measured, [&](unsigned round) {
+        fmt::print(stderr, "postern: bench launch: round {} of {} done\n", round, measured.rounds);
+    });
+    if (!result) return report(std::move(result.error()).within("bench launch"), kFailed);
+    for (const std::string& each : result->left_out)
+        fmt::print(stderr, "postern: bench launch: left out: {}\n", each);
+    Json document{{"postern", 1}, {"left_out", result->left_out}, {"figures", Json::array()}};
+    for (const BenchResult& figure : result->figures) {
+        document["figures"].push_back(bench_json(figure));
+        document["figures"].back()["name"] = figure.name;
+        if (!options.json) fmt::print("{}\n", bench_table(figure));
+    }
+    if (options.json) {
+        fmt::print("{}\n", document.dump(2));
+    } else {
+        fmt::print("{}", compared(result->figures));
+    }
+    if (options.report_folder.empty()) return 0;
+    if (auto written = write_bench_report(options.report_folder, document, result->figures); !written)
+        return report(written.error(), kFailed);
+    fmt::print(stderr, "postern: bench launch: wrote bench.json and a chart of each table to {}\n",
+               options.report_folder);
     return 0;
 }
 
@@ -197,8 +238,7 @@ Command add_bench_command(CLI::App& app) {
     CLI::App* command = app.add_subcommand(
         "bench", "a client's reads per second: plain, inside postern, through a proxy; side by side");
     command->add_option("--device", options->device, "a virtio-blk device bound to vfio-pci")
-        ->type_name("BDF")
-        ->required();
+        ->type_name("BDF");
     command->add_option("--profile", options->profile, "profile of the virtio-blk client")
         ->type_name("NAME|FILE")
         ->capture_default_str();
@@ -214,7 +254,26 @@ Command add_bench_command(CLI::App& app) {
     command->add_flag("--json", options->json, "JSON instead of the table");
     command->add_option("--report", options->report_folder, "also write bench.json and bench.svg there")
         ->type_name("DIR");
-    return [options](const CommandLine&) { return run_bench(*options); };
+    auto measured = std::make_shared<LaunchBenchOptions>();
+    CLI::App* launch = command->add_subcommand(
+        "launch",
+        "time and memory of a sandbox of /bin/true: postern, a bare C launcher, and those installed here");
+    launch->add_option("--rounds", measured->rounds, "rounds, each with every launcher")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    launch
+        ->add_option("--launches", measured->launches,
+                     "launches of each launcher in one round, alone and in pairs")
+        ->check(CLI::Range(1, 10000))
+        ->capture_default_str();
+    launch->add_flag("--json", options->json, "JSON instead of the tables");
+    launch
+        ->add_option("--report", options->report_folder,
+                     "also write bench.json and a chart of each table there")
+        ->type_name("DIR");
+    return [=](const CommandLine&) {
+        return launch->parsed() ? run_launch_bench(*measured, *options) : run_bench(*options);
+    };
 }
 
 }  // namespace postern

@@ -11,6 +11,10 @@
 #include "broker-core/profile_reader.h"
 #include "launcher/commands.h"
 #include "launcher/explain.h"
+#include "launcher/launch.h"
+#include "launcher/launch_file.h"
+#include "launcher/launch_options.h"
+#include "launcher/sandbox_flags.h"
 #include "launcher/sandbox_from_profile.h"
 
 namespace postern {
@@ -19,7 +23,9 @@ namespace {
 struct ProfileOptions {
     std::string profile;
     std::string device;
+    std::string output;
     bool json = false;
+    SandboxFlags sandbox;
 };
 
 unsigned terminal_columns() {
@@ -53,9 +59,9 @@ int lint(const ProfileOptions& options) {
     }
     const std::vector<std::string> weak = weakenings(profile);
     if (options.json) {
-        fmt::print(
-            "{}\n",
-            Json{{"profile", profile.name}, {"files", subject->loaded.files}, {"weakens", weak}}.dump(2));
+        std::vector<std::string> names;
+        for (const ReadFile& each : subject->loaded.files) names.push_back(each.path);
+        fmt::print("{}\n", Json{{"profile", profile.name}, {"files", names}, {"weakens", weak}}.dump(2));
         return 0;
     }
     for (const std::string& each : weak) fmt::print("profile {}: note: {}\n", profile.name, each);
@@ -84,10 +90,39 @@ int explain(const ProfileOptions& options) {
     return 0;
 }
 
+int compile(const ProfileOptions& options) {
+    auto loaded = load_profile(options.profile);
+    if (!loaded) return report(loaded.error(), kFailed);
+    Profile& profile = loaded->profile;
+    const std::string context = fmt::format("profile {}", profile.name);
+    if (profile.device || !profile.files.empty()) {
+        return report(Error{fmt::format("{}: has a \"{}\" part, which is decided at the launch, by what is "
+                                        "there then; only a sandbox can be compiled",
+                                        context, profile.device ? "device" : "files"),
+                            0},
+                      kFailed);
+    }
+    if (auto applied = options.sandbox.apply(profile.sandbox); !applied)
+        return report(std::move(applied.error()).within(context), kFailed);
+    auto spec = sandbox_from_profile(profile, {});
+    if (!spec) return report(spec.error(), kFailed);
+    const std::string output = options.output.empty() ? profile.name + ".launch" : options.output;
+    if (!is_launch_file(output)) {
+        return report(Error{fmt::format("-o {}: `postern run --profile` knows it by its end, which must be "
+                                        "\".launch\"",
+                                        output),
+                            0},
+                      kFailed);
+    }
+    const CompiledLaunch launch = compile_launch(profile, *spec, LaunchOptions{}.spoken_weakenings(profile));
+    if (auto written = write_launch_file(output, launch); !written) return report(written.error(), kFailed);
+    return 0;
+}
+
 }  // namespace
 
 Command add_profile_command(CLI::App& app) {
-    CLI::App* command = app.add_subcommand("profile", "check, show or explain a profile");
+    CLI::App* command = app.add_subcommand("profile", "check, show, explain or compile a profile");
     command->require_subcommand(1);
     auto options = std::make_shared<ProfileOptions>();
     const auto add = [&](const char* name, const char* help) {
@@ -99,11 +134,18 @@ Command add_profile_command(CLI::App& app) {
     };
     CLI::App* linting = add("lint", "say whether the profile is good");
     CLI::App* showing = add("show", "print the profile after its includes are merged");
-    add("explain", "draw the BARs and say in words what a client may do");
+    CLI::App* explaining = add("explain", "draw the BARs and say in words what a client may do");
+    CLI::App* compiling = command->add_subcommand(
+        "compile",
+        "write the profile's sandbox to a file that `postern run --profile FILE` begins fast from");
+    compiling->add_option("PROFILE", options->profile, "profile by name or file")->required();
+    compiling->add_option("-o,--output", options->output, "the file, NAME.launch without")->type_name("FILE");
+    options->sandbox.add_to(*compiling);
     return [=](const CommandLine&) {
         if (linting->parsed()) return lint(*options);
         if (showing->parsed()) return show(*options);
-        return explain(*options);
+        if (explaining->parsed()) return explain(*options);
+        return compile(*options);
     };
 }
 

@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <optional>
 
 #include "broker-core/manifest.h"
 #include "launcher/commands.h"
+#include "launcher/compiled_run.h"
 #include "launcher/explain.h"
 #include "launcher/launch.h"
+#include "launcher/launch_cache.h"
+#include "launcher/launch_key.h"
 #include "launcher/launch_options.h"
 #include "launcher/refusal_report.h"
 #include "launcher/sandbox_from_profile.h"
+#include "launcher/status_report.h"
+#include "launcher/supervise.h"
 #include "launcher/supervisor.h"
 
 namespace postern {
@@ -16,6 +22,8 @@ namespace {
 
 struct RunOptions : LaunchOptions {
     uint64_t slice = 0;
+    std::optional<int> info_fd;
+    std::optional<int> status_fd;
 };
 
 int print_plan(const RunOptions& options, const Profile& profile, const SandboxSpec& spec) {
@@ -38,42 +46,21 @@ int print_plan(const RunOptions& options, const Profile& profile, const SandboxS
     return 0;
 }
 
-/// Waits for the one client and gives its status.
-int supervise(Supervisor& supervisor, RunningClient client) {
-    supervisor.add(std::move(client));
-    auto ended = supervisor.wait_any();
-    if (!ended) return report(ended.error(), kLaunchFailed);
-    if (ended->exit.kind == ClientExit::Kind::TimeLimit)
-        fmt::print(stderr, "postern: the time limit was hit; the client was killed\n");
-    return ended->exit.status();
-}
-
-int run_plain(Supervisor& supervisor, const RunOptions& options, const Profile& profile, SandboxSpec spec) {
-    std::optional<Cgroup> cgroup;
-    if (!profile.sandbox.cgroup.empty()) {
-        auto created = Cgroup::create(fmt::format("{}", ::getpid()), cgroup_limits(profile));
-        if (!created) return report(created.error(), kLaunchFailed);
-        spec.cgroup_fd = created->fd();
-        cgroup.emplace(std::move(*created));
-    }
-    options.print_weakenings(profile);
-    auto client = start_sandbox(spec);
-    if (!client) return report(client.error().error, client.error().exit_status);
-    return supervise(supervisor, std::move(*client));
-}
-
-int run_on_grant(Supervisor& supervisor, const RunOptions& options, const Profile& profile, SandboxSpec spec,
-                 GrantedFiles files) {
+int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptions& options,
+                 const Profile& profile, const SandboxSpec& spec, GrantedFiles files) {
     auto broker = LocalBroker::open(profile, options.device, std::move(files));
     if (!broker) return report(broker.error(), kLaunchFailed);
     options.print_weakenings(profile);
     RefusalReport refusals(supervisor, RefusalReport::Clients::One);
     if (!options.quiet) broker->tell(refusals);
     const auto slice = static_cast<unsigned>(options.slice);
-    auto client = broker->start(slice, std::move(spec));
+    auto client = broker->start(slice, spec);
     int status = 0;
     if (client) {
-        status = supervise(supervisor, std::move(*client));
+        const LocalBroker::Place place = broker->place_of(slice);
+        status = supervise(supervisor, report_to, std::move(*client),
+                           {spec.namespaces, place.cgroup->path(), place.grant, place.cgroup->fd(),
+                            !spec.seccomp.empty(), false});
     } else {
         status = report(client.error().error, client.error().exit_status);
     }
@@ -84,32 +71,42 @@ int run_on_grant(Supervisor& supervisor, const RunOptions& options, const Profil
     return status;
 }
 
-int run(const RunOptions& options, const CommandLine& command) {
-    auto profile = options.load();
+int run(const RunOptions& options, const std::optional<LaunchKey>& key, const CommandLine& command) {
+    // Before postern has fds of its own that could pass for the caller's.
+    auto status = StatusReport::open(options.info_fd, options.status_fd);
+    if (!status) return report(status.error(), kLaunchFailed);
+    std::vector<ReadFile> read;
+    auto profile = options.load(&read);
     if (!profile) return report(profile.error(), kLaunchFailed);
     if (auto slice = check_slice(*profile, options.slice); !slice)
         return report(slice.error(), kLaunchFailed);
-    auto spec = sandbox_from_profile(*profile, own_environment());
+    auto spec = sandbox_from_profile(*profile, own_environment(), &read);
     if (!spec) return report(spec.error(), kLaunchFailed);
     spec->argv = command;
+    spec->tell_namespaces = status->is_wanted();
     if (auto present = check_command(*spec); !present)
         return report(present.error().error, present.error().exit_status);
     if (options.dry_run) return print_plan(options, *profile, *spec);
 
-    // Before postern has fds of its own that could pass for the caller's.
+    // The same goes for these.
     auto files = GrantedFiles::open(*profile);
     if (!files) return report(files.error(), kLaunchFailed);
     // Before anything else is begun: from here on a signal ends what was begun in order.
     auto supervisor = Supervisor::create();
     if (!supervisor) return report(supervisor.error(), kLaunchFailed);
-    if (options.device.empty() && files->empty())
-        return run_plain(*supervisor, options, *profile, std::move(*spec));
-    return run_on_grant(*supervisor, options, *profile, std::move(*spec), std::move(*files));
+    if (options.device.empty() && files->empty()) {
+        const CompiledLaunch launch = compile_launch(*profile, *spec, options.spoken_weakenings(*profile));
+        if (key) {
+            if (const auto cache = LaunchCache::open()) cache->keep(key->text, read, launch);
+        }
+        return run_compiled(*supervisor, *status, launch, std::move(*spec));
+    }
+    return run_on_grant(*supervisor, *status, options, *profile, *spec, std::move(*files));
 }
 
 }  // namespace
 
-Command add_run_command(CLI::App& app) {
+Command add_run_command(CLI::App& app, const std::optional<LaunchKey>& key) {
     auto options = std::make_shared<RunOptions>();
     CLI::App* command =
         app.add_subcommand("run", "run one client in a sandbox, with a slice of a device or without one");
@@ -117,7 +114,15 @@ Command add_run_command(CLI::App& app) {
         "usage: postern run [--device BDF] [--profile NAME|FILE] [--slice N] [sandbox flags] -- CMD [ARG…]");
     options->add_to(*command);
     command->add_option("--slice", options->slice, "slice of the device, 0 without")->type_name("N");
-    return [options](const CommandLine& rest) { return run(*options, rest); };
+    command
+        ->add_option("--info-fd", options->info_fd,
+                     "write the pid and the namespaces to this open file, in JSON, when the client runs")
+        ->type_name("FD");
+    command
+        ->add_option("--json-status-fd", options->status_fd,
+                     "write a line in JSON when the client runs, and one at its end: status and reason")
+        ->type_name("FD");
+    return [options, key](const CommandLine& rest) { return run(*options, key, rest); };
 }
 
 }  // namespace postern

@@ -3,8 +3,12 @@
 
 #include <CLI/App.hpp>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "launcher/launch_key.h"
+#include "launcher/report.h"
 
 // The subcommands of `postern`. Each add_*_command() describes one to the command line parser and returns
 // what runs when it was chosen: a function that gives the exit status. Errors are printed there, once, by
@@ -12,13 +16,13 @@
 
 namespace postern {
 
-struct Error;
-
 /// What stands behind "--" (or behind the last option) on the command line.
 using CommandLine = std::vector<std::string>;
 using Command = std::function<int(const CommandLine& rest)>;
 
-[[nodiscard]] Command add_run_command(CLI::App& app);
+/// `key`: what the launch is to be kept for, if it can be.
+[[nodiscard]] Command add_run_command(CLI::App& app, const std::optional<LaunchKey>& key = std::nullopt);
+[[nodiscard]] Command add_bwrap_command(CLI::App& app);
 [[nodiscard]] Command add_pool_command(CLI::App& app);
 [[nodiscard]] Command add_check_command(CLI::App& app);
 [[nodiscard]] Command add_devices_command(CLI::App& app);
@@ -32,13 +36,5 @@ using Command = std::function<int(const CommandLine& rest)>;
 [[nodiscard]] Command add_guard_command(CLI::App& app);
 /// Tells of all commands of `app`, those that are added later, too.
 [[nodiscard]] Command add_completion_command(CLI::App& app);
-
-/// Exit status of `postern run` and `pool` where postern itself failed.
-inline constexpr int kLaunchFailed = 125;
-/// Exit status of the other commands where they failed.
-inline constexpr int kFailed = 1;
-
-/// Prints "postern: …" on stderr and returns `status`.
-int report(const Error& error, int status);
 
 }  // namespace postern

@@ -48,11 +48,15 @@ bool allow_only_own_calls() {
 /// Nothing of what the launcher held may be reached through init: the clone copied its whole fd table, and
 /// the client's fds must be closed when the client closes them.
 bool give_everything_up(const InitJob& job) {
-    const auto kept = static_cast<unsigned>(job.status_pipe);
-    return sys::close_range(0, kept - 1, 0) == 0 && sys::close_range(kept + 1, ~0U, 0) == 0 &&
-           ::prctl(PR_SET_NAME, "postern-init", 0, 0, 0) == 0 && ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 &&
-           sys::capset(0, 0, 0) == 0 && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-           allow_only_own_calls();
+    unsigned next = 0;
+    for (std::size_t i = 0; i < job.kept_count; ++i) {
+        const auto kept = static_cast<unsigned>(job.kept_fds[i]);
+        if (kept > next && sys::close_range(next, kept - 1, 0) != 0) return false;
+        next = kept + 1;
+    }
+    return sys::close_range(next, ~0U, 0) == 0 && ::prctl(PR_SET_NAME, "postern-init", 0, 0, 0) == 0 &&
+           ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 && sys::capset(0, 0, 0) == 0 &&
+           ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && allow_only_own_calls();
 }
 
 [[noreturn]] void leave(int status) {
@@ -67,7 +71,9 @@ void reap(const InitJob& job) {
         if (::syscall(SYS_waitid, P_ALL, 0, &info, WEXITED | WNOHANG, nullptr) != 0 || info.si_pid == 0)
             return;
         if (info.si_pid != job.client) continue;
-        const ExitRecord record = {info.si_code, info.si_status};
+        StatusRecord record;
+        record.kind = StatusRecord::Kind::Exit;
+        record.exit = {info.si_code, info.si_status};
         // Nobody reads it when the launcher is gone; then nobody is told.
         [[maybe_unused]] const ssize_t written = ::write(job.status_pipe, &record, sizeof record);
         leave(info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status);

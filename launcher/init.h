@@ -3,12 +3,16 @@
 
 #include <sys/types.h>
 
+#include <cstddef>
+
 namespace postern {
 
 /// What init is left with when the client runs.
 struct InitJob {
-    pid_t client = -1;     ///< as init sees it
-    int status_pipe = -1;  ///< where the ExitRecord goes; the one fd that init keeps
+    pid_t client = -1;              ///< as init sees it
+    int status_pipe = -1;           ///< where the StatusRecord goes
+    const int* kept_fds = nullptr;  ///< sorted: the fds that init keeps, status_pipe among them
+    std::size_t kept_count = 0;
     bool pid_namespace = true;
 };
 

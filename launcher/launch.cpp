@@ -106,6 +106,13 @@ tl::expected<RunningClient, LaunchError> LocalBroker::start(unsigned slice, Sand
     return client;
 }
 
+LocalBroker::Place LocalBroker::place_of(unsigned slice) const {
+    const auto kept = kept_.find(slice);
+    const auto cgroup = cgroups_.find(slice);
+    return {kept != kept_.end() ? kept->second.grant : "",
+            cgroup != cgroups_.end() ? &cgroup->second : nullptr};
+}
+
 void LocalBroker::report_end(unsigned slice) {
     const auto kept = kept_.find(slice);
     if (kept == kept_.end()) return;
@@ -145,6 +152,15 @@ Status check_rules_hold(const Profile& profile, bool can_be_enforced) {
     for (size_t i = 0; i < profile.files.size(); ++i)
         POSTERN_TRY(check(profile.files[i].ioctls, fmt::format("files[{}]", i)));
     return {};
+}
+
+CompiledLaunch compile_launch(const Profile& profile, const SandboxSpec& spec,
+                              std::vector<std::string> spoken_weakenings) {
+    CompiledLaunch launch{spec, profile.sandbox.env_keep, profile.sandbox.env_set, cgroup_limits(profile),
+                          std::move(spoken_weakenings)};
+    launch.spec.argv.clear();
+    launch.spec.env.clear();
+    return launch;
 }
 
 std::vector<std::pair<std::string, std::string>> cgroup_limits(const Profile& profile) {

@@ -12,6 +12,7 @@
 #include "broker-core/guard.h"
 #include "broker-core/profile.h"
 #include "launcher/cgroup.h"
+#include "launcher/compiled_launch.h"
 #include "launcher/sandbox.h"
 #include "launcher/sandbox_spec.h"
 
@@ -35,6 +36,13 @@ class LocalBroker {
 
     /// Grants `slice` and starts the client of `spec` on it, in a cgroup of its own.
     [[nodiscard]] tl::expected<RunningClient, LaunchError> start(unsigned slice, SandboxSpec spec);
+
+    /// Of the client that was started on `slice` and not yet ended: what its grant is called, and its cgroup.
+    struct Place {
+        std::string grant;
+        const Cgroup* cgroup = nullptr;
+    };
+    [[nodiscard]] Place place_of(unsigned slice) const;
 
     /// The client of `slice` is gone: slice teardown, its cgroup removed.
     Status end(unsigned slice);
@@ -73,6 +81,10 @@ class LocalBroker {
 
 /// Where rules on arguments cannot be enforced there is no launch: they are never left out.
 [[nodiscard]] Status check_rules_hold(const Profile& profile, bool can_be_enforced);
+
+/// A launch in which nothing but the environment and the command is left to be decided.
+[[nodiscard]] CompiledLaunch compile_launch(const Profile& profile, const SandboxSpec& spec,
+                                            std::vector<std::string> spoken_weakenings);
 
 /// The cgroup limits of a profile as Cgroup::create() takes them.
 [[nodiscard]] std::vector<std::pair<std::string, std::string>> cgroup_limits(const Profile& profile);

@@ -30,7 +30,19 @@ std::string source_hint(const MountStep& step, int errnum) {
     return "";
 }
 
-std::string mount_hint(const MountStep& step, int errnum) {
+std::string nosuid_hint(const ChildReport& report) {
+    if (report.errnum != EPERM || std::string_view(report.call) != "fstatvfs") return "";
+    return "; the source lies on a mount that is nosuid on the host (findmnt -T tells), and what is bound "
+           "from it "
+           "is so, too: leave the option \"suid\" out, or remount it there with suid";
+}
+
+std::string mount_hint(const MountStep& step, const ChildReport& report) {
+    const int errnum = report.errnum;
+    if (step.kind == MountStep::Kind::Symlink && report.detail[0] != '\0')
+        return fmt::format("; Can't make symlink at {}: {}", step.target, report.detail);
+    if (errnum == ELOOP)
+        return fmt::format("; Can't mount on symlink destination {}: name what it leads to", step.target);
     if (step.kind == MountStep::Kind::Proc && errnum == EPERM) {
         return "; part of /proc is covered on this machine, as in a container, and then the kernel gives out "
                "no full one: "
@@ -41,9 +53,10 @@ std::string mount_hint(const MountStep& step, int errnum) {
                "or one below "
                "/tmp or /run";
     }
-    if (errnum == ENOTDIR || (errnum == EINVAL && step.kind == MountStep::Kind::Bind)) {
-        return "; a folder needs a folder as its target, a file a file";
-    }
+    if (errnum == ENOTDIR)
+        return fmt::format("; {} is not a directory: a folder needs a folder as its target", step.target);
+    if (errnum == EISDIR)
+        return fmt::format("; {} is not a file: a file needs a file as its target", step.target);
     if (errnum == EINVAL && step.kind == MountStep::Kind::Tmpfs)
         return "; see tmpfs(5) for what size, nr_inodes and mode can be";
     return "";
@@ -67,25 +80,43 @@ std::string step_detail(const ChildReport& report, const ChildPlan& plan) {
         case ChildStep::Fds:
             return report.item < 0 ? "" : fmt::format(" number {}", report.item + 3);
         case ChildStep::WorkingFolder:
-            return " " + plan.cwd;
+            return plan.folders.empty() ? "" : " " + plan.folders.front();
+        case ChildStep::Locks:
+            return report.item < 0 ? "" : " " + plan.lock_files[item];
         default:
             return "";
     }
 }
 
-std::string step_hint(const ChildReport& report, const ChildPlan& plan) {
+std::string step_hint(const ChildReport& report, const ChildPlan& plan, const UserNamespaceRules& rules) {
     const auto item = static_cast<std::size_t>(report.item);
     const bool is_mount = report.item >= 0 && item < plan.mounts.steps.size();
     switch (report.step) {
         case ChildStep::Overlays:
         case ChildStep::Sources:
-            return is_mount ? source_hint(plan.mounts.steps[item], report.errnum) : "";
+            return is_mount ? nosuid_hint(report) + source_hint(plan.mounts.steps[item], report.errnum) : "";
         case ChildStep::Mounts:
-            return is_mount ? mount_hint(plan.mounts.steps[item], report.errnum) : "";
+            return is_mount ? mount_hint(plan.mounts.steps[item], report) : "";
+        // The first that need a capability in the new user namespace.
+        case ChildStep::Identity:
+            if (!plan.namespaces.user && report.errnum == EPERM)
+                return "; another user without a user namespace takes CAP_SETUID and CAP_SETGID: run as "
+                       "root, or "
+                       "add \"user\" to the namespaces";
+            [[fallthrough]];
+        case ChildStep::CgroupNamespace:
+        case ChildStep::PrivateMounts:
+        case ChildStep::NewRoot:
+        case ChildStep::Hostname:
+        case ChildStep::Loopback:
+            return plan.namespaces.user ? user_namespace_hint(report.errnum, rules) : "";
         case ChildStep::Limits:
             return report.errnum == EPERM
                        ? "; raising a hard limit needs CAP_SYS_RESOURCE in the first user namespace"
                        : "";
+        case ChildStep::NoMoreUserNamespaces:
+            return report.errnum == EEXIST ? "; creation of new user namespaces was not disabled as requested"
+                                           : "";
         case ChildStep::Capabilities:
             return "; a capability can only be kept that the launcher has in this namespace and this kernel "
                    "knows";
@@ -95,6 +126,8 @@ std::string step_hint(const ChildReport& report, const ChildPlan& plan) {
         case ChildStep::SeccompLate:
             return report.errnum == EINVAL ? "; the filter is longer than 4096 instructions or not valid"
                                            : "";
+        case ChildStep::Keyring:
+            return report.errnum == EDQUOT ? "; the user has too many keys: sysctl kernel.keys.maxkeys" : "";
         case ChildStep::Fds:
             return report.errnum == EINVAL || report.errnum == EMFILE ? "; raise `ulimit -n` of the launcher"
                                                                       : "";
@@ -132,8 +165,8 @@ LaunchError explain_exec(const ChildReport& report, const ChildPlan& plan, const
         fmt::format("{}: found, but cannot be run: {}{}", path, errno_text(report.errnum), hint));
 }
 
-/// First line of a small file in `folder`, or anywhere; empty if it cannot be read.
-std::string read_line(const char* path, int folder = AT_FDCWD) {
+/// First line of a small file in `folder`; empty if it cannot be read.
+std::string read_line(const char* path, int folder) {
     const UniqueFd file(::openat(folder, path, O_RDONLY | O_CLOEXEC));
     char text[64] = {};
     const ssize_t got = file ? ::read(file.get(), text, sizeof text - 1) : 0;
@@ -155,21 +188,17 @@ std::string cgroup_hint(int errnum, int cgroup_fd) {
            "--scope -p Delegate=yes)";
 }
 
-std::string clone_hint(int errnum, const Namespaces& namespaces, int cgroup_fd) {
+std::string clone_hint(int errnum, const Namespaces& namespaces, int cgroup_fd,
+                       const UserNamespaceRules& rules) {
     if (errnum == EPERM && !namespaces.user) {
         return "; namespaces without a user namespace need CAP_SYS_ADMIN: run as root, or add \"user\" to "
                "the namespaces";
     }
-    if (errnum == EPERM && read_line("/proc/sys/kernel/unprivileged_userns_clone") == "0") {
-        return "; user namespaces are for root only here: sysctl kernel.unprivileged_userns_clone=1";
-    }
+    if (std::string hint = user_namespace_hint(errnum, rules); namespaces.user && !hint.empty()) return hint;
     if (errnum == EPERM) {
         return "; user namespaces are forbidden here, as in a chroot or by the seccomp filter of a container";
     }
     if (errnum == ENOSPC || errnum == EUSERS) {
-        if (read_line("/proc/sys/user/max_user_namespaces") == "0") {
-            return "; user namespaces are switched off: sysctl user.max_user_namespaces=10000";
-        }
         return "; a limit on namespaces is reached (sysctl user.max_*_namespaces, or 32 levels of nesting)";
     }
     if (cgroup_fd >= 0 && (errnum == EACCES || errnum == EBUSY || errnum == EOPNOTSUPP))
@@ -180,19 +209,26 @@ std::string clone_hint(int errnum, const Namespaces& namespaces, int cgroup_fd) 
 
 }  // namespace
 
-LaunchError explain_report(const ChildReport& report, const ChildPlan& plan, const std::string& command) {
+LaunchError explain_report(const ChildReport& report, const ChildPlan& plan, const std::string& command,
+                           const UserNamespaceRules& rules) {
     if (report.step == ChildStep::Exec || report.step == ChildStep::Command)
         return explain_exec(report, plan, command);
     return launch_error(
         125, report.errnum,
         fmt::format("sandbox: {}{}: {}: {}{}", child_step_name(report.step), step_detail(report, plan),
-                    report.call, errno_text(report.errnum), step_hint(report, plan)));
+                    report.call, errno_text(report.errnum), step_hint(report, plan, rules)));
 }
 
-LaunchError explain_clone_error(int errnum, const Namespaces& namespaces, int cgroup_fd) {
+Error explain_map_error(Error error, const UserNamespaceRules& rules) {
+    error.message += user_namespace_hint(error.errnum, rules);
+    return error;
+}
+
+LaunchError explain_clone_error(int errnum, const Namespaces& namespaces, int cgroup_fd,
+                                const UserNamespaceRules& rules) {
     return launch_error(125, errnum,
                         fmt::format("sandbox: making the namespaces: clone3: {}{}", errno_text(errnum),
-                                    clone_hint(errnum, namespaces, cgroup_fd)));
+                                    clone_hint(errnum, namespaces, cgroup_fd, rules)));
 }
 
 }  // namespace postern

@@ -5,6 +5,7 @@
 
 #include "broker-core/pci.h"
 #include "broker-core/plan.h"
+#include "launcher/launch_file.h"
 
 namespace postern {
 
@@ -20,15 +21,21 @@ void LaunchOptions::add_to(CLI::App& command) {
     command.prefix_command();  // the first word that is no option begins the client's command line
 }
 
-Result<Profile> LaunchOptions::load() const {
+Result<Profile> LaunchOptions::load(std::vector<ReadFile>* read) const {
     Profile loaded;
     if (profile.empty()) {
         POSTERN_ASSIGN(loaded, read_profile(Json{{"postern", 1}}, false));
         loaded.name = "default";
         loaded.folder = "/";
+    } else if (is_launch_file(profile)) {
+        return fail(
+            "profile {}: is compiled, so that --quiet is all that can be said besides; give other options to "
+            "`postern profile compile`",
+            profile);
     } else {
         POSTERN_ASSIGN(LoadedProfile from_file, load_profile(profile));
         loaded = std::move(from_file.profile);
+        if (read != nullptr) *read = std::move(from_file.files);
     }
     POSTERN_TRY(sandbox.apply(loaded.sandbox));
     if (loaded.device && device.empty()) {
@@ -40,11 +47,16 @@ Result<Profile> LaunchOptions::load() const {
     return loaded;
 }
 
+std::vector<std::string> LaunchOptions::spoken_weakenings(const Profile& loaded) const {
+    std::vector<std::string> lines;
+    if (quiet) return lines;
+    for (const std::string& weakening : weakenings(loaded))
+        lines.push_back(fmt::format("postern: profile {} weakens the sandbox: {}\n", loaded.name, weakening));
+    return lines;
+}
+
 void LaunchOptions::print_weakenings(const Profile& loaded) const {
-    if (quiet) return;
-    for (const std::string& weakening : weakenings(loaded)) {
-        fmt::print(stderr, "postern: profile {} weakens the sandbox: {}\n", loaded.name, weakening);
-    }
+    for (const std::string& line : spoken_weakenings(loaded)) fmt::print(stderr, "{}", line);
 }
 
 Result<Json> forecast_plan(const Profile& profile, const std::string& device) {

@@ -23,9 +23,11 @@ struct LaunchOptions {
     void add_to(CLI::App& command);
 
     /// The profile asked for, or the built-in default, with the sandbox flags applied and the command's
-    /// presence checked.
-    [[nodiscard]] Result<Profile> load() const;
-    /// Says on stderr what the profile weakens, unless --quiet.
+    /// presence checked. `read`, if given, gets the files that it was read from.
+    [[nodiscard]] Result<Profile> load(std::vector<ReadFile>* read = nullptr) const;
+    /// What is to be said on stderr of what the profile weakens: nothing with --quiet.
+    [[nodiscard]] std::vector<std::string> spoken_weakenings(const Profile& profile) const;
+    /// Says it.
     void print_weakenings(const Profile& profile) const;
 };
 

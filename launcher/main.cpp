@@ -1,63 +1,64 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <CLI/CLI.hpp>
+// bin/postern: launches that were compiled before, and bubblewrap's command line. Small, so that it starts
+// fast; for everything else it becomes libexec/postern/postern-full.
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
-#include <map>
+#include <exception>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "broker-core/result.h"
-#include "launcher/command_tree.h"
-#include "launcher/commands.h"
+#include "broker-core/file.h"
+#include "launcher/command_bwrap.h"
+#include "launcher/compiled_run.h"
+#include "launcher/launch_key.h"
+#include "launcher/report.h"
 
 namespace postern {
-
-int report(const Error& error, int status) {
-    fmt::print(stderr, "postern: {}\n", error.message);
-    return status;
-}
-
 namespace {
 
-int main_with_arguments(std::vector<std::string> words) {
-    // What is behind the first "--" is the client's command line: the parser must not look at it.
-    const auto dashes = std::find(words.begin(), words.end(), "--");
-    CommandLine rest(dashes == words.end() ? dashes : dashes + 1, words.end());
-    words.erase(dashes, words.end());
+std::string_view file_name(std::string_view path) {
+    return path.substr(path.rfind('/') + 1);
+}
 
-    CLI::App app(
-        "Launches clients of user space PCI drivers in a sandbox, with a guarded piece of the device.",
-        "postern");
-    app.require_subcommand(1);
-    const std::vector<Command> commands{
-        add_run_command(app),       add_pool_command(app),    add_check_command(app),
-        add_devices_command(app),   add_bind_command(app),    add_unbind_command(app),
-        add_profile_command(app),   add_bench_command(app),   add_ps_command(app),
-        add_revoke_command(app),    add_monitor_command(app), add_guard_command(app),
-        add_completion_command(app)};
-    add_version_flags(app, "postern " POSTERN_VERSION);
-    const auto chosen = [&] {
-        return app.get_subcommands().empty() ? nullptr : app.get_subcommands().front();
-    };
-    const auto launches = [&] {
-        return chosen() != nullptr && (chosen()->get_name() == "run" || chosen()->get_name() == "pool");
-    };
-    try {
-        std::reverse(words.begin(), words.end());  // as CLI11 wants a vector
-        app.parse(words);
-    } catch (const CLI::Success& help) {
-        return app.exit(help);
-    } catch (const CLI::ParseError& error) {
-        const std::string name = chosen() != nullptr ? "postern " + chosen()->get_name() : "postern";
-        return report(Error{fmt::format("{}; see `{} --help`", error.what(), name), 0},
-                      launches() ? kLaunchFailed : 2);
+/// A link to postern that is called bwrap is one; so is what runs as /proc/self/exe of such a program, if it
+/// is a hard link.
+bool is_called_bwrap(std::string_view program) {
+    return file_name(program) == "bwrap" ||
+           (program == "/proc/self/exe" && file_name(program_file()) == "bwrap");
+}
+
+/// Returns only if it cannot.
+int become_full(char** argv) {
+    const std::string program = program_prefix() + "/libexec/postern/postern-full";
+    ::execv(program.c_str(), argv);
+    const int error = errno;
+    return report(Error{fmt::format("{}: {}; that program does everything but launches that are compiled "
+                                    "already: install the whole of postern, bin/ and libexec/ beside each "
+                                    "other",
+                                    program, errno_text(error)),
+                        error},
+                  kLaunchFailed);
+}
+
+int main_with_arguments(const std::string& program, const std::vector<std::string>& words, char** argv) {
+    if (is_called_bwrap(program)) return run_bwrap(program, words);
+    if (!words.empty() && words.front() == "bwrap")
+        return run_bwrap(kBwrapCommand, {words.begin() + 1, words.end()});
+    std::optional<int> status;
+    if (const auto run = launch_file_run(words)) {
+        status = run_launch_file(*run);
+    } else if (const auto build = build_identity()) {
+        if (const auto key = launch_key(words, *build)) status = run_kept(*key);
     }
-    const CommandLine before = chosen()->remaining();  // `postern run CMD` without "--"
-    rest.insert(rest.begin(), before.begin(), before.end());
-    const auto& all = app.get_subcommands([](CLI::App*) { return true; });
-    const auto index = static_cast<size_t>(std::find(all.begin(), all.end(), chosen()) - all.begin());
-    return commands.at(index)(rest);
+    if (!status) return become_full(argv);
+    // Nothing is left that ends in order: the kernel takes the memory faster than destructors do.
+    (void)std::fflush(nullptr);
+    ::_exit(*status);
 }
 
 }  // namespace
@@ -65,7 +66,8 @@ int main_with_arguments(std::vector<std::string> words) {
 
 int main(int argc, char** argv) {
     try {
-        return postern::main_with_arguments({argv + 1, argv + argc});
+        return postern::main_with_arguments(argc > 0 ? argv[0] : "postern",
+                                            {argv + std::min(argc, 1), argv + argc}, argv);
     } catch (const std::exception& error) {
         // The project's own code returns errors; this is the standard library running out of memory.
         return postern::report(postern::Error{error.what(), 0}, postern::kLaunchFailed);

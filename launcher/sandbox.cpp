@@ -14,9 +14,9 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <string_view>
 
+#include "broker-core/file.h"
 #include "broker-core/scope_guard.h"
 #include "launcher/child.h"
 #include "launcher/child_tree.h"
@@ -45,6 +45,7 @@ struct LaunchFds {
     UniqueFd status_read, status_write;
     UniqueFd go_read, go_write;
     UniqueFd launcher;
+    UniqueFd proc;
     std::vector<UniqueFd> sources;
     UniqueFd root;
     UniqueFd target;
@@ -67,12 +68,43 @@ Status open_pipe(UniqueFd& read_end, UniqueFd& write_end) {
     return {};
 }
 
+/// The launcher's /proc, by which the client learns its pid as the launcher sees it. None, if that is not the
+/// /proc of the launcher's own pid namespace: what it said would be somebody else's.
+UniqueFd open_own_proc() {
+    UniqueFd proc(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (proc && proc.get() <= 2) proc.reset(::fcntl(proc.get(), F_DUPFD_CLOEXEC, 3));
+    std::array<char, 12> self = {};
+    if (!proc || ::readlinkat(proc.get(), "self", self.data(), self.size() - 1) <= 0) return {};
+    if (std::strtol(self.data(), nullptr, 10) != ::getpid()) return {};
+    return proc;
+}
+
 std::string_view variable(const std::vector<std::string>& env, std::string_view name) {
     for (const std::string& entry : env) {
         if (entry.size() > name.size() && entry.starts_with(name) && entry[name.size()] == '=') {
             return std::string_view(entry).substr(name.size() + 1);
         }
     }
+    return {};
+}
+
+/// What cannot be had together.
+Status check_combinations(const SandboxSpec& spec) {
+    if (!spec.fds.empty() && !spec.inherited_fds.empty())
+        return fail("granted files and inherited ones have the same numbers; only one of them is possible");
+    for (const int fd : spec.inherited_fds) {
+        if (fd < 3) return fail("fd {} is inherited anyway", fd);
+    }
+    if (spec.as_pid_1 && !spec.namespaces.pid)
+        return fail("the client can be pid 1 only in a pid namespace of its own");
+    if (spec.as_pid_1 && (!spec.lock_files.empty() || spec.namespaces.time))
+        return fail("locks and the time namespace need an init, so the client cannot be pid 1");
+    if (spec.no_more_user_namespaces && !spec.namespaces.user)
+        return fail("user namespaces can only be ended in one of its own; add \"user\" to the namespaces");
+    if (spec.net_fd >= 0 && spec.namespaces.net)
+        return fail("a network namespace is either joined or new; leave \"net\" out of the namespaces");
+    if ((spec.monotonic_offset != 0 || spec.boottime_offset != 0) && !spec.namespaces.time)
+        return fail("offsets of clocks need the time namespace; add \"time\" to the namespaces");
     return {};
 }
 
@@ -98,6 +130,7 @@ Status check_strings(const SandboxSpec& spec) {
         if (::fcntl(passed.fd, F_GETFD) < 0)
             return fail("fd {} (\"{}\") is not open", passed.fd, passed.name);
     }
+    if (Status alone = check_combinations(spec); !alone) return alone;
     if (spec.hostname && !spec.namespaces.uts) {
         return fail("\"hostname\" needs the uts namespace; add \"uts\" to the namespaces");
     }
@@ -118,29 +151,64 @@ Status check_strings(const SandboxSpec& spec) {
     return {};
 }
 
-/// Whether `id` exists in the user namespace that the launcher is in; in the first one all do.
+/// Whether `id` exists in the user namespace that the launcher is in.
 bool id_exists(const char* map_path, std::uint32_t id) {
-    std::ifstream map(map_path);
-    std::uint64_t inside = 0;
-    std::uint64_t outside = 0;
-    std::uint64_t count = 0;
-    while (map >> inside >> outside >> count) {
-        if (id >= inside && id - inside < count) return true;
+    const auto map = read_file(map_path, std::size_t{1} << 16);  // it has 340 lines at most
+    const char* at = map ? map->c_str() : "";
+    while (true) {
+        std::array<std::uint64_t, 3> line = {};  // inside, outside, count
+        for (std::uint64_t& number : line) {
+            char* behind = nullptr;
+            number = std::strtoull(at, &behind, 10);
+            if (behind == at) return false;
+            at = behind;
+        }
+        if (id >= line[0] && id - line[0] < line[2]) return true;
     }
-    return false;
+}
+
+/// inode number of the first user namespace, PROC_USER_INIT_INO of include/linux/proc_ns.h.
+constexpr ino_t kFirstUserNamespace = 0xEFFFFFFD;
+
+bool ids_exist(uid_t uid, gid_t gid) {
+    struct stat own = {};
+    if (::stat("/proc/self/ns/user", &own) == 0 && own.st_ino == kFirstUserNamespace) return true;
+    return id_exists("/proc/self/uid_map", uid) && id_exists("/proc/self/gid_map", gid);
 }
 
 UserMap choose_user_map(const SandboxSpec& spec) {
     constexpr std::uint64_t setgid = std::uint64_t{1} << CAP_SETGID;
     constexpr std::uint64_t setuid = std::uint64_t{1} << CAP_SETUID;
     const bool capable = (sys::permitted_capabilities() & (setgid | setuid)) == (setgid | setuid);
-    const bool privileged =
-        capable && id_exists("/proc/self/uid_map", spec.uid) && id_exists("/proc/self/gid_map", spec.gid);
+    const bool privileged = capable && !spec.own_ids && ids_exist(spec.uid, spec.gid);
     UserMap map = make_user_map(spec.uid, spec.gid, ::geteuid(), ::getegid(), privileged);
     // Without a new user namespace the ids are what they are, and groups can be dropped by who has the
     // capability.
     if (!spec.namespaces.user) map.may_set_groups = capable;
+    map.keep_groups = spec.keep_groups;
     return map;
+}
+
+bool is_root_unasked(const SandboxSpec& spec, const UserMap& map) {
+    return spec.namespaces.user && map.outside_uid == 0 && spec.uid != 0 && !spec.own_ids;
+}
+
+/// A root that cannot give its client another user would leave it root to the host's files, under another
+/// number.
+Status check_root_outside(const SandboxSpec& spec, const UserMap& map) {
+    if (!is_root_unasked(spec, map) || !id_exists("/proc/self/uid_map", spec.uid)) return {};
+    return fail(
+        "uid {}: a launcher that is root without CAP_SETUID and CAP_SETGID cannot give the client another "
+        "user, and as root's it could read and change what is root's alone; start it with both capabilities, "
+        "or as an ordinary user",
+        spec.uid);
+}
+
+/// In a user namespace that has no other id than the launcher's 0, the client has that one outside. Whose
+/// that is further out nobody here knows: what is for root alone is kept from it.
+SandboxSpec with_own_ids(SandboxSpec spec) {
+    spec.own_ids = true;
+    return spec;
 }
 
 /// Opens what the launcher's rights reach further than the child's. Whatever it may not, the child tries
@@ -179,6 +247,8 @@ Status open_as_launcher(ChildPlan& plan, LaunchFds& fds) {
 
 void lay_out_env(const SandboxSpec& spec, std::vector<std::string>& storage, ChildPlan& plan) {
     storage = spec.env;
+    if (spec.tell_folder)
+        std::erase_if(storage, [](const std::string& entry) { return entry.starts_with("PWD="); });
     std::string* pid = nullptr;
     if (!spec.fds.empty()) {
         std::string names;
@@ -189,8 +259,18 @@ void lay_out_env(const SandboxSpec& spec, std::vector<std::string>& storage, Chi
         pid = &storage.back();
     }
     for (std::string& entry : storage) plan.env.push_back(entry.data());
+    if (spec.tell_folder) plan.env.push_back(plan.folder_entries.back().data());
     plan.env.push_back(nullptr);
+    if (spec.tell_folder) plan.folder_entry = &plan.env[plan.env.size() - 2];
     if (pid != nullptr) plan.listen_pid = pid->data() + std::strlen("LISTEN_PID=");
+}
+
+void lay_out_clocks(const SandboxSpec& spec, ChildPlan& plan) {
+    plan.has_clocks = spec.namespaces.time;
+    std::string lines;
+    if (spec.monotonic_offset != 0) lines += fmt::format("monotonic {} 0\n", spec.monotonic_offset);
+    if (spec.boottime_offset != 0) lines += fmt::format("boottime {} 0\n", spec.boottime_offset);
+    lines.copy(plan.clock_offsets, sizeof plan.clock_offsets - 1);
 }
 
 std::string own_folder() {
@@ -202,12 +282,25 @@ std::string own_folder() {
     return result.starts_with('/') ? result : "/";
 }
 
+void lay_out_folders(const SandboxSpec& spec, ChildPlan& plan) {
+    if (spec.cwd) {
+        plan.folders = {*spec.cwd};
+    } else {
+        plan.folders = {own_folder()};
+        const std::string_view home = variable(spec.env, "HOME");
+        if (spec.root.kind == Root::Kind::Bare && home.starts_with('/')) plan.folders.emplace_back(home);
+        plan.folders.emplace_back("/");
+    }
+    if (!spec.tell_folder) return;
+    for (const std::string& folder : plan.folders) plan.folder_entries.push_back("PWD=" + folder);
+}
+
 /// The host's own view decides for the host's root; any other root is searched by the child.
 tl::expected<void, LaunchError> lay_out_command(const SandboxSpec& spec, ChildPlan& plan, LaunchFds& fds) {
     const std::string& command = spec.argv.front();
     if (command.empty())
         return tl::unexpected(LaunchError{Error{"the command is an empty string", ENOENT}, 127});
-    if (plan.mounts.root_is_tmpfs || plan.mounts.root_source != "/") {
+    if (!plan.mounts.is_host_root && spec.namespaces.mount) {
         std::string_view path = variable(spec.env, "PATH");
         if (path.empty()) path = kDefaultSearchPath;
         plan.candidates = exec_candidates(command, std::string(path));
@@ -239,10 +332,21 @@ void lay_out_fds(const SandboxSpec& spec, const LaunchFds& fds, ChildPlan& plan)
     plan.status_pipe = fds.status_write.get();
     plan.go_pipe = fds.go_read.get();
     plan.launcher_pidfd = fds.launcher.get();
+    plan.proc = fds.proc.get();
+    plan.late_user_fd = spec.late_user_fd;
+    plan.block_fd = spec.block_fd;
+    plan.init_fds.reserve(spec.lock_files.size() + 2);
+    plan.init_fds.push_back(plan.status_pipe);
+    if (spec.sync_fd >= 0) plan.init_fds.push_back(spec.sync_fd);
+    std::vector<int> data;
+    for (const MountStep& step : plan.mounts.steps) data.push_back(step.fd);
+    for (const int fd : spec.inherited_fds) plan.inherited_fds.push_back(static_cast<unsigned>(fd));
+    std::sort(plan.inherited_fds.begin(), plan.inherited_fds.end());
     for (const std::vector<int>& group :
-         {plan.fds, plan.sources,
-          std::vector<int>{plan.report_pipe, plan.status_pipe, plan.go_pipe, plan.launcher_pidfd,
-                           plan.target_tree, plan.root_tree}}) {
+         {plan.fds, plan.sources, spec.inherited_fds, data,
+          std::vector<int>{spec.late_user_fd, spec.block_fd, spec.sync_fd, spec.net_fd, plan.report_pipe,
+                           plan.status_pipe, plan.go_pipe, plan.launcher_pidfd, plan.proc, plan.target_tree,
+                           plan.root_tree}}) {
         for (const int fd : group) {
             if (fd >= 0) plan.kept_fds.push_back(static_cast<unsigned>(fd));
         }
@@ -258,7 +362,14 @@ std::uint64_t clone_flags(const Namespaces& namespaces) {
     if (namespaces.net) flags |= CLONE_NEWNET;
     if (namespaces.ipc) flags |= CLONE_NEWIPC;
     if (namespaces.uts) flags |= CLONE_NEWUTS;
+    // Not the time namespace: one that is entered by the clone has no offsets and gets none any more.
     return flags;
+}
+
+Status make_user_map_of(const SandboxSpec& spec, const ChildPlan& plan, pid_t init) {
+    if (!spec.namespaces.user) return {};
+    if (spec.await_user_map) return spec.await_user_map(init);
+    return write_user_map(init, plan.user);
 }
 
 /// A hard limit above the child's can only be had from outside its user namespace.
@@ -307,6 +418,10 @@ bool read_fully(int fd, void* data, std::size_t size) {
     return true;
 }
 
+ClientExit to_exit(const ExitRecord& record) {
+    return {record.code == CLD_EXITED ? ClientExit::Kind::Exited : ClientExit::Kind::Signaled, record.value};
+}
+
 /// Waits until the process behind `pidfd` is gone; what waitid(2) says of it.
 siginfo_t await_end(int pidfd) {
     siginfo_t info = {};
@@ -338,24 +453,33 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
 
     ChildPlan plan;
     plan.namespaces = spec.namespaces;
-    if (auto mounts = make_mount_plan(spec)) {
+    plan.user = choose_user_map(spec);
+    if (Status safe = check_root_outside(spec, plan.user); !safe) return refuse(std::move(safe));
+    if (auto mounts =
+            is_root_unasked(spec, plan.user) ? make_mount_plan(with_own_ids(spec)) : make_mount_plan(spec)) {
         plan.mounts = std::move(*mounts);
     } else {
         return refuse(std::move(mounts));
     }
-    plan.user = choose_user_map(spec);
     plan.set_hostname = spec.hostname.has_value();
     plan.hostname = spec.hostname.value_or("");
     plan.loopback_up = spec.loopback_up;
     plan.new_session = spec.new_session;
+    plan.new_keyring = spec.new_keyring;
     plan.no_new_privs = spec.no_new_privs;
     plan.landlock = spec.landlock;
     for (const unsigned capability : spec.capabilities) plan.capabilities |= std::uint64_t{1} << capability;
     plan.limits = spec.rlimits;
     plan.seccomp = spec.seccomp;
+    plan.keep_capabilities = spec.keep_capabilities;
+    plan.make_targets = spec.make_targets;
+    plan.as_pid_1 = spec.as_pid_1;
+    plan.no_more_user_namespaces = spec.no_more_user_namespaces;
+    plan.assert_no_more_user_namespaces = spec.assert_no_more_user_namespaces;
+    plan.lock_files = spec.lock_files;
+    plan.net_fd = spec.net_fd;
+    lay_out_clocks(spec, plan);
     plan.own_devices.reserve(plan.mounts.steps.size() + 1);
-    plan.cwd_required = spec.cwd.has_value();
-    plan.cwd = spec.cwd ? *spec.cwd : own_folder();
 
     LaunchFds fds;
     if (auto laid_out = lay_out_command(spec, plan, fds); !laid_out)
@@ -372,15 +496,20 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
         const int errnum = errno;
         return refuse(fail_errno(errnum, "pidfd_open"));
     }
+    fds.proc = open_own_proc();
+    plan.tell_namespaces = spec.tell_namespaces;
     lay_out_fds(spec, fds, plan);
     std::vector<std::string> arguments = spec.argv;
     for (std::string& argument : arguments) plan.argv.push_back(argument.data());
     plan.argv.push_back(nullptr);
+    if (spec.argv0) plan.argv.front() = const_cast<char*>(spec.argv0->c_str());
     std::vector<std::string> environment;
+    lay_out_folders(spec, plan);
     lay_out_env(spec, environment, plan);
 
     RunningClient client;
     client.own_session_ = spec.new_session;
+    client.is_init_ = spec.as_pid_1;
     client.time_limit_ = spec.time_limit;
     if (!spec.namespaces.pid && spec.cgroup_fd >= 0) {
         client.cgroup_.reset(::fcntl(spec.cgroup_fd, F_DUPFD_CLOEXEC, 3));
@@ -403,28 +532,47 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     if (pid == 0) run_child(plan);
     const int clone_errnum = errno;
     sys::set_signal_mask(old_mask, nullptr);
-    if (pid < 0) return tl::unexpected(explain_clone_error(clone_errnum, spec.namespaces, spec.cgroup_fd));
+    if (pid < 0) {
+        return tl::unexpected(
+            explain_clone_error(clone_errnum, spec.namespaces, spec.cgroup_fd, read_user_namespace_rules()));
+    }
     // From here on every way out kills the child and waits for it: ~RunningClient.
     client.init_pid_ = static_cast<pid_t>(pid);
     client.pidfd_.reset(pidfd);
     client.status_pipe_ = std::move(fds.status_read);
-    fds.report_write.reset();
-    fds.status_write.reset();
+    // Its own copy of that end: a child that has failed already has closed the other, and is not written to.
     fds.go_read.reset();
 
-    Status prepared = spec.namespaces.user ? write_user_map(client.init_pid_, plan.user) : Status{};
+    Status prepared = make_user_map_of(spec, plan, client.init_pid_);
+    if (!prepared) prepared = Failure(explain_map_error(prepared.error(), read_user_namespace_rules()));
     if (prepared) prepared = raise_hard_limits(client.init_pid_, spec.rlimits);
     if (prepared) let_go(fds.go_write.get());
+    // Why only now: the child waits for nothing of this.
     fds.go_write.reset();
+    fds.report_write.reset();
+    fds.status_write.reset();
 
     // Why the report counts first: a child that has failed already is a reason for what failed here.
     ChildReport report;
     if (read_fully(fds.report_read.get(), &report, sizeof report)) {
-        return tl::unexpected(explain_report(report, plan, spec.argv.front()));
+        return tl::unexpected(explain_report(report, plan, spec.argv.front(), read_user_namespace_rules()));
     }
     if (!prepared) return refuse(std::move(prepared));
+    if (fds.proc) client.read_identity();
     client.started_ = std::chrono::steady_clock::now();
     return client;
+}
+
+/// It was written before exec, so it is there; unless something killed the client before, and then init's
+/// word comes first, or none does.
+void RunningClient::read_identity() {
+    StatusRecord record;
+    if (!read_fully(status_pipe_.get(), &record, sizeof record)) return;
+    if (record.kind == StatusRecord::Kind::Identity) {
+        identity_ = record.identity;
+    } else {
+        exit_ = to_exit(record.exit);
+    }
 }
 
 RunningClient& RunningClient::operator=(RunningClient&& other) noexcept {
@@ -436,10 +584,13 @@ RunningClient& RunningClient::operator=(RunningClient&& other) noexcept {
     init_pid_ = other.init_pid_;
     pidfd_ = std::move(other.pidfd_);
     status_pipe_ = std::move(other.status_pipe_);
+    identity_ = other.identity_;
+    exit_ = other.exit_;
     cgroup_ = std::move(other.cgroup_);
     started_ = other.started_;
     time_limit_ = other.time_limit_;
     own_session_ = other.own_session_;
+    is_init_ = other.is_init_;
     return *this;
 }
 
@@ -450,11 +601,13 @@ RunningClient::~RunningClient() {
 }
 
 Result<pid_t> RunningClient::client_pid() const {
-    std::ifstream children(fmt::format("/proc/{0}/task/{0}/children", init_pid_));
-    pid_t pid = 0;
+    const UniqueFd children(
+        ::open(fmt::format("/proc/{0}/task/{0}/children", init_pid_).c_str(), O_RDONLY | O_CLOEXEC));
     // The first child is the oldest: the client. Daemons that init adopts come after it.
-    if (!(children >> pid)) return fail("the client is gone");
-    return pid;
+    std::array<char, 32> text = {};
+    if (!children || ::read(children.get(), text.data(), text.size() - 1) <= 0)
+        return fail("the client is gone");
+    return static_cast<pid_t>(std::strtol(text.data(), nullptr, 10));
 }
 
 Status RunningClient::send(int signal) {
@@ -469,11 +622,14 @@ void RunningClient::kill() {
 
 ClientExit RunningClient::wait() {
     const siginfo_t end = await_end(pidfd_.get());
-    ExitRecord record;
+    StatusRecord record;
     ClientExit result{ClientExit::Kind::Lost, SIGKILL};
-    if (read_fully(status_pipe_.get(), &record, sizeof record)) {
-        result.kind = record.code == CLD_EXITED ? ClientExit::Kind::Exited : ClientExit::Kind::Signaled;
-        result.value = record.value;
+    if (exit_) {
+        result = *exit_;
+    } else if (read_fully(status_pipe_.get(), &record, sizeof record)) {
+        result = to_exit(record.exit);
+    } else if (is_init_) {
+        result = to_exit({end.si_code, end.si_status});
     } else if (end.si_code == CLD_KILLED) {
         result.value = end.si_status;
     }

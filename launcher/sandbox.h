@@ -9,6 +9,7 @@
 
 #include "broker-core/result.h"
 #include "broker-core/unique_fd.h"
+#include "launcher/client_identity.h"
 #include "launcher/sandbox_spec.h"
 
 namespace postern {
@@ -63,6 +64,8 @@ class RunningClient {
     [[nodiscard]] int pidfd() const { return pidfd_.get(); }
     /// pid of the client itself, seen from the launcher. Error: it is gone already.
     [[nodiscard]] Result<pid_t> client_pid() const;
+    /// Who the client said it was before exec; also of one that is gone.
+    [[nodiscard]] const ClientIdentity& identity() const { return identity_; }
     /// When exec succeeded, and the limit counted from there.
     [[nodiscard]] std::chrono::steady_clock::time_point started() const { return started_; }
     [[nodiscard]] std::optional<std::chrono::milliseconds> time_limit() const { return time_limit_; }
@@ -78,14 +81,18 @@ class RunningClient {
   private:
     friend tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec);
     RunningClient() = default;
+    void read_identity();
 
     pid_t init_pid_ = -1;
     UniqueFd pidfd_;
     UniqueFd status_pipe_;
-    UniqueFd cgroup_;  ///< only without a pid namespace: what kill() has instead of it
+    ClientIdentity identity_;
+    std::optional<ClientExit> exit_;  ///< told already
+    UniqueFd cgroup_;                 ///< only without a pid namespace: what kill() has instead of it
     std::chrono::steady_clock::time_point started_;
     std::optional<std::chrono::milliseconds> time_limit_;
     bool own_session_ = true;
+    bool is_init_ = false;  ///< the client is pid 1 itself
 };
 
 /// Makes the sandbox and execs the client in it. Returns after exec has succeeded, or failed with nothing

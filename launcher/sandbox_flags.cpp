@@ -71,7 +71,9 @@ void SandboxFlags::add_to(CLI::App& command) {
                 help)
             ->type_name(words)
             ->type_size(count)
-            ->expected(1, 1 << 20)
+            // From this bound on CLI11 takes `count` words at a time and no more: what follows may be the
+            // command.
+            ->expected(1, 1 << 25)
             ->allow_extra_args(false)
             ->trigger_on_parse()
             ->group("Sandbox");
@@ -182,6 +184,8 @@ void SandboxFlags::add_to(CLI::App& command) {
                 });
             },
             "pass no environment")
+        // In its turn: what is set behind it stays.
+        ->trigger_on_parse()
         ->group("Sandbox");
 }
 

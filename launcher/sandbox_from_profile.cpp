@@ -3,21 +3,31 @@
 
 #include <sys/resource.h>
 
-#include <algorithm>
-
 #include "broker-core/file.h"
 #include "launcher/seccomp_filter.h"
 #include "launcher/seccomp_profile.h"
-
-extern char** environ;
 
 namespace postern {
 namespace {
 
 constexpr size_t kMaxSeccompBytes = 4 << 20;
 
-Result<std::vector<sock_filter>> seccomp_program(const Profile& profile, const SandboxSpec& spec) {
+/// With some arguments is enough.
+bool allows(const SeccompProfile& filter, std::string_view call) {
+    const auto passes = [](const SeccompAction& action) {
+        return action.kind == SeccompAction::Kind::Allow || action.kind == SeccompAction::Kind::Log ||
+               action.kind == SeccompAction::Kind::Trace;
+    };
+    return passes(filter.default_action) ||
+           std::any_of(filter.rules.begin(), filter.rules.end(),
+                       [&](const SeccompRule& rule) { return rule.name == call && passes(rule.action); });
+}
+
+/// `reaches_keys`: the filter lets the client ask for keys.
+Result<std::vector<sock_filter>> seccomp_program(const Profile& profile, const SandboxSpec& spec,
+                                                 std::vector<ReadFile>* read, bool& reaches_keys) {
     const std::string& name = profile.sandbox.seccomp;
+    reaches_keys = true;
     if (name == "none") return std::vector<sock_filter>{};
     std::string file = name;
     if (name == "default") {
@@ -25,37 +35,20 @@ Result<std::vector<sock_filter>> seccomp_program(const Profile& profile, const S
     } else if (!name.starts_with('/')) {
         file = profile.folder + "/" + name;
     }
-    POSTERN_ASSIGN(const std::string text, read_file(file, kMaxSeccompBytes));
+    POSTERN_ASSIGN(std::string text, read_file(file, kMaxSeccompBytes));
     auto parsed = parse_seccomp_profile(text, seccomp_conditions(spec.capabilities));
     if (!parsed) return propagate(std::move(parsed), file);
+    reaches_keys = allows(*parsed, "keyctl") || allows(*parsed, "request_key") || allows(*parsed, "add_key");
     auto program = compile_seccomp_filter(*parsed);
     if (!program) return propagate(std::move(program), file);
+    if (read != nullptr) read->push_back({file, std::move(text)});
     return program;
-}
-
-std::vector<std::string> client_environment(const SandboxProfile& sandbox,
-                                            const std::vector<std::string>& environment) {
-    std::vector<std::string> result;
-    for (const std::string& entry : environment) {
-        const std::string name = entry.substr(0, entry.find('='));
-        const bool kept =
-            std::find(sandbox.env_keep.begin(), sandbox.env_keep.end(), name) != sandbox.env_keep.end();
-        if (kept && !sandbox.env_set.contains(name)) result.push_back(entry);
-    }
-    for (const auto& [name, value] : sandbox.env_set) result.push_back(fmt::format("{}={}", name, value));
-    return result;
 }
 
 }  // namespace
 
-std::vector<std::string> own_environment() {
-    std::vector<std::string> result;
-    for (char** entry = environ; *entry != nullptr; ++entry) result.emplace_back(*entry);
-    return result;
-}
-
-Result<SandboxSpec> sandbox_from_profile(const Profile& profile,
-                                         const std::vector<std::string>& environment) {
+Result<SandboxSpec> sandbox_from_profile(const Profile& profile, const std::vector<std::string>& environment,
+                                         std::vector<ReadFile>* read) {
     const SandboxProfile& sandbox = profile.sandbox;
     const auto context = [&](std::string_view key) {
         return profile.name.empty() ? fmt::format("sandbox.{}", key)
@@ -77,16 +70,16 @@ Result<SandboxSpec> sandbox_from_profile(const Profile& profile,
         std::string source = entry.source;
         if (*type == Mount::Type::Bind && !source.starts_with('/'))
             source = fmt::format("{}/{}", profile.folder, source);
-        spec.mounts.push_back({*type, source, entry.target, entry.options});
+        spec.mounts.push_back({*type, source, entry.target, entry.options, -1});
     }
     for (const std::string& name : sandbox.capabilities) {
         auto capability = capability_from_name(name);
         if (!capability) return propagate(std::move(capability), context("capabilities"));
         spec.capabilities.push_back(*capability);
     }
-    auto program = seccomp_program(profile, spec);
+    auto program = seccomp_program(profile, spec, read, spec.new_keyring);
     if (!program) return propagate(std::move(program), context("seccomp"));
-    spec.seccomp = std::move(*program);
+    if (!program->empty()) spec.seccomp = {std::move(*program)};
     spec.no_new_privs = sandbox.no_new_privs;
     spec.landlock = sandbox.landlock == "auto";
     for (const auto& [name, limits] : sandbox.rlimits) {
@@ -97,7 +90,7 @@ Result<SandboxSpec> sandbox_from_profile(const Profile& profile,
     spec.uid = sandbox.uid;
     spec.gid = sandbox.gid;
     if (spec.namespaces.uts) spec.hostname = sandbox.hostname;
-    spec.env = client_environment(sandbox, environment);
+    spec.env = client_environment(sandbox.env_keep, sandbox.env_set, environment);
     spec.cwd = sandbox.cwd;
     spec.time_limit = sandbox.time_limit;
     return spec;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/sandbox_spec.h"
 
-#include <sys/capability.h>
+#include <linux/mount.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -19,9 +19,9 @@ struct NamespaceName {
     bool Namespaces::*member;
 };
 constexpr NamespaceName kNamespaces[] = {
-    {"user", &Namespaces::user},     {"pid", &Namespaces::pid}, {"mount", &Namespaces::mount},
-    {"net", &Namespaces::net},       {"ipc", &Namespaces::ipc}, {"uts", &Namespaces::uts},
-    {"cgroup", &Namespaces::cgroup},
+    {"user", &Namespaces::user},     {"pid", &Namespaces::pid},   {"mount", &Namespaces::mount},
+    {"net", &Namespaces::net},       {"ipc", &Namespaces::ipc},   {"uts", &Namespaces::uts},
+    {"cgroup", &Namespaces::cgroup}, {"time", &Namespaces::time},
 };
 
 struct LimitName {
@@ -37,7 +37,8 @@ constexpr LimitName kLimits[] = {
     {"stack", RLIMIT_STACK},
 };
 
-constexpr std::string_view kMountTypes[] = {"bind", "tmpfs", "proc", "dev", "overlay"};
+constexpr std::string_view kMountTypes[] = {"bind", "tmpfs",   "proc", "dev",  "overlay", "mqueue",
+                                            "dir",  "symlink", "file", "data", "chmod",   "ro"};
 
 std::string limit_text(std::uint64_t value) {
     return value == RLIM64_INFINITY ? "unlimited" : std::to_string(value);
@@ -50,17 +51,71 @@ std::string joined(const std::vector<std::string>& words, const char* none) {
     return text;
 }
 
+std::size_t instruction_count(const std::vector<std::vector<sock_filter>>& programs) {
+    std::size_t count = 0;
+    for (const auto& program : programs) count += program.size();
+    return count;
+}
+
+/// By their numbers, CAP_… of linux/capability.h. (libcap, which has them too, begins with work at each
+/// start.)
+constexpr std::string_view kCapabilities[] = {
+    "chown",
+    "dac_override",
+    "dac_read_search",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "setpcap",
+    "linux_immutable",
+    "net_bind_service",
+    "net_broadcast",
+    "net_admin",
+    "net_raw",
+    "ipc_lock",
+    "ipc_owner",
+    "sys_module",
+    "sys_rawio",
+    "sys_chroot",
+    "sys_ptrace",
+    "sys_pacct",
+    "sys_admin",
+    "sys_boot",
+    "sys_nice",
+    "sys_resource",
+    "sys_time",
+    "sys_tty_config",
+    "mknod",
+    "lease",
+    "audit_write",
+    "audit_control",
+    "setfcap",
+    "mac_override",
+    "mac_admin",
+    "syslog",
+    "wake_alarm",
+    "block_suspend",
+    "audit_read",
+    "perfmon",
+    "bpf",
+    "checkpoint_restore",
+};
+
 }  // namespace
 
 Result<Namespaces> namespaces_from_names(const std::vector<std::string>& names) {
-    Namespaces result{false, false, false, false, false, false, false};
+    Namespaces result{false, false, false, false, false, false, false, false};
     for (const std::string& name : names) {
         const auto* entry =
             std::find_if(std::begin(kNamespaces), std::end(kNamespaces),
                          [&](const NamespaceName& candidate) { return name == candidate.name; });
         if (entry == std::end(kNamespaces)) {
-            return fail("namespace \"{}\" is not known; known are user, pid, mount, net, ipc, uts, cgroup",
-                        name);
+            return fail(
+                "namespace \"{}\" is not known; known are user, pid, mount, net, ipc, uts, cgroup, "
+                "time",
+                name);
         }
         result.*entry->member = true;
     }
@@ -78,7 +133,11 @@ std::vector<std::string> namespace_names(const Namespaces& namespaces) {
 Result<Mount::Type> mount_type_from_name(std::string_view name) {
     const auto* entry = std::find(std::begin(kMountTypes), std::end(kMountTypes), name);
     if (entry == std::end(kMountTypes)) {
-        return fail("mount type \"{}\" is not known; known are bind, tmpfs, proc, dev, overlay", name);
+        return fail(
+            "mount type \"{}\" is not known; known are bind, tmpfs, proc, dev, overlay, mqueue, dir, "
+            "symlink, "
+            "chmod, ro",
+            name);
     }
     return static_cast<Mount::Type>(entry - std::begin(kMountTypes));
 }
@@ -107,19 +166,16 @@ Result<unsigned> capability_from_name(std::string_view name) {
     std::string lower(name);
     std::transform(lower.begin(), lower.end(), lower.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    if (!lower.starts_with("cap_")) lower.insert(0, "cap_");
-    cap_value_t value = 0;
-    if (::cap_from_name(lower.c_str(), &value) != 0 || value < 0) {
+    const std::string_view bare = std::string_view(lower).substr(lower.starts_with("cap_") ? 4 : 0);
+    const auto* found = std::find(std::begin(kCapabilities), std::end(kCapabilities), bare);
+    if (found == std::end(kCapabilities))
         return fail("capability \"{}\" is not known; see capabilities(7)", name);
-    }
-    return static_cast<unsigned>(value);
+    return static_cast<unsigned>(found - std::begin(kCapabilities));
 }
 
 std::string capability_name(unsigned capability) {
-    char* name = ::cap_to_name(static_cast<cap_value_t>(capability));
-    if (name == nullptr) return std::to_string(capability);
-    std::string upper(name);
-    ::cap_free(name);
+    if (capability >= std::size(kCapabilities)) return std::to_string(capability);
+    std::string upper = "cap_" + std::string(kCapabilities[capability]);
     std::transform(upper.begin(), upper.end(), upper.begin(),
                    [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
     return upper;
@@ -132,9 +188,12 @@ std::vector<std::string> describe_sandbox(const SandboxSpec& spec) {
     if (const Result<MountPlan> plan = make_mount_plan(spec); !plan) {
         lines.push_back("cannot be made: " + plan.error().message);
     } else if (spec.namespaces.mount) {
-        lines.push_back(plan->root_is_tmpfs
-                            ? "root: an empty tmpfs, read-only at the end"
-                            : fmt::format("root: {} read-only, nosuid, nodev", plan->root_source));
+        lines.push_back(
+            plan->root_is_tmpfs
+                ? fmt::format("root: an empty tmpfs{}", plan->seal_root ? ", read-only at the end" : "")
+                : fmt::format("root: {}{}, nosuid{}", plan->root_source,
+                              (plan->root_attributes & MOUNT_ATTR_RDONLY) != 0 ? " read-only" : "",
+                              (plan->root_attributes & MOUNT_ATTR_NODEV) != 0 ? ", nodev" : ""));
         for (const MountStep& step : plan->steps) lines.push_back("mount: " + describe(step));
     }
     lines.push_back(fmt::format("user: uid {} gid {}, no supplementary groups", spec.uid, spec.gid));
@@ -149,13 +208,15 @@ std::vector<std::string> describe_sandbox(const SandboxSpec& spec) {
         spec.landlock ? "abstract sockets and signals stay inside, where the kernel can" : "none"));
     lines.push_back(spec.seccomp.empty()
                         ? "seccomp: none"
-                        : fmt::format("seccomp: a filter of {} instructions", spec.seccomp.size()));
+                        : fmt::format("seccomp: {} filter{}, {} instructions", spec.seccomp.size(),
+                                      spec.seccomp.size() == 1 ? "" : "s", instruction_count(spec.seccomp)));
     for (const ResourceLimit& limit : spec.rlimits) {
         lines.push_back(fmt::format("limit {}: {} {}", rlimit_name(limit.resource), limit_text(limit.soft),
                                     limit_text(limit.hard)));
     }
     if (spec.time_limit) lines.push_back(fmt::format("time limit: {} ms", spec.time_limit->count()));
     lines.push_back(spec.new_session ? "session: its own" : "session: the launcher's");
+    if (spec.new_keyring) lines.emplace_back("keyring: its own");
     lines.push_back("working folder: " + spec.cwd.value_or("the caller's if it is there inside, else /"));
     for (const std::string& variable : spec.env) lines.push_back("environment: " + variable);
     for (std::size_t i = 0; i < spec.fds.size(); ++i)

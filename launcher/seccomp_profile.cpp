@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <optional>
@@ -20,39 +21,6 @@ namespace postern {
 namespace {
 
 using json = Json;
-
-struct NewSystemCall {
-    std::string_view name;
-    int number;
-};
-
-/// arch/x86/entry/syscalls/syscall_64.tbl: what libseccomp 2.5.4 has no names for.
-constexpr NewSystemCall kNewSystemCalls[] = {
-    {"uretprobe", 335},         {"uprobe", 336},
-    {"futex_waitv", 449},       {"set_mempolicy_home_node", 450},
-    {"cachestat", 451},         {"fchmodat2", 452},
-    {"map_shadow_stack", 453},  {"futex_wake", 454},
-    {"futex_wait", 455},        {"futex_requeue", 456},
-    {"statmount", 457},         {"listmount", 458},
-    {"lsm_get_self_attr", 459}, {"lsm_set_self_attr", 460},
-    {"lsm_list_modules", 461},  {"mseal", 462},
-    {"setxattrat", 463},        {"getxattrat", 464},
-    {"listxattrat", 465},       {"removexattrat", 466},
-    {"open_tree_attr", 467},    {"file_getattr", 468},
-    {"file_setattr", 469},      {"listns", 470},
-};
-
-enum class NameKind { Here, Elsewhere, Unknown };
-
-/// Whether `name` is a system call of x86-64, of another machine only, or of none.
-std::pair<NameKind, int> resolve(const std::string& name) {
-    const int number = ::seccomp_syscall_resolve_name_arch(SCMP_ARCH_X86_64, name.c_str());
-    if (number >= 0) return {NameKind::Here, number};
-    for (const NewSystemCall& call : kNewSystemCalls) {
-        if (call.name == name) return {NameKind::Here, call.number};
-    }
-    return {number == __NR_SCMP_ERROR ? NameKind::Unknown : NameKind::Elsewhere, -1};
-}
 
 Status check_keys(const json& object, const std::string& path,
                   std::initializer_list<std::string_view> known) {
@@ -273,9 +241,9 @@ Status read_rule(const json& rule, const std::string& path, const SeccompConditi
     // After everything was read: a mistake in a rule for another machine is still a mistake.
     POSTERN_ASSIGN(const bool in_force, applies(rule, path, conditions));
     for (const std::string& name : names) {
-        const auto [kind, number] = resolve(name);
-        if (kind == NameKind::Unknown) profile.unknown_names.push_back(name);
-        if (kind != NameKind::Here) continue;
+        const auto [kind, number] = find_system_call(name);
+        if (kind == SystemCallName::Unknown) profile.unknown_names.push_back(name);
+        if (kind != SystemCallName::Here) continue;
         profile.newest_number = std::max(profile.newest_number, number);
         if (in_force) profile.rules.push_back(SeccompRule{name, number, action, arguments});
     }
@@ -353,12 +321,6 @@ Result<SeccompProfile> parse_seccomp_profile(std::string_view text, const Seccom
         }
     }
     return profile;
-}
-
-std::optional<int> system_call_number(std::string_view name) {
-    const auto [kind, number] = resolve(std::string(name));
-    if (kind != NameKind::Here) return std::nullopt;
-    return number;
 }
 
 }  // namespace postern

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "broker-core/result.h"
+#include "launcher/system_call.h"
 
 namespace postern {
 
@@ -62,8 +63,5 @@ SeccompConditions seccomp_conditions(const std::vector<unsigned>& capabilities);
 /// excludes, errno names). Only x86-64 is filtered for: 32-bit and x32 calls are killed whatever
 /// `architectures` adds. Error: one line with the JSON path of what is wrong.
 Result<SeccompProfile> parse_seccomp_profile(std::string_view json, const SeccompConditions& conditions);
-
-/// Number of a system call on x86-64, also of those that the installed libseccomp is too old for.
-std::optional<int> system_call_number(std::string_view name);
 
 }  // namespace postern

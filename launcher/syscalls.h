@@ -30,12 +30,6 @@ inline long clone3(clone_args& arguments) {
     return ::syscall(SYS_clone3, &arguments, sizeof arguments);
 }
 
-/// fork(2) without glibc's handlers and locks.
-inline pid_t raw_fork() {
-    return static_cast<pid_t>(
-        ::syscall(SYS_clone, static_cast<unsigned long>(SIGCHLD), 0, nullptr, nullptr, 0));
-}
-
 inline int open_tree(int dir, const char* path, unsigned flags) {
     return static_cast<int>(::syscall(SYS_open_tree, dir, path, flags));
 }

@@ -19,11 +19,15 @@ Status write_once(const std::string& path, const std::string& text) {
         const int errnum = errno;
         return fail_errno(
             errnum,
-            "user namespace: writing \"{}\" to {} (an AppArmor profile or the lack of a mapping right of "
-            "the enclosing namespace forbids it; start as root or leave \"user\" out of the namespaces)",
+            "user namespace: writing \"{}\" to {} (the enclosing namespace or an AppArmor profile gives no "
+            "right to map; start as root or leave \"user\" out of the namespaces)",
             text, path);
     }
     return {};
+}
+
+std::string map_line(unsigned inside, unsigned outside) {
+    return std::to_string(inside) + " " + std::to_string(outside) + " 1";
 }
 
 }  // namespace
@@ -37,12 +41,12 @@ UserMap make_user_map(uid_t inside_uid, gid_t inside_gid, uid_t own_uid, gid_t o
 }
 
 Status write_user_map(pid_t pid, const UserMap& map) {
-    const std::string folder = fmt::format("/proc/{}/", pid);
-    POSTERN_TRY(write_once(folder + "uid_map", fmt::format("{} {} 1", map.inside_uid, map.outside_uid)));
+    const std::string folder = "/proc/" + std::to_string(pid) + "/";
+    POSTERN_TRY(write_once(folder + "uid_map", map_line(map.inside_uid, map.outside_uid)));
     // Why before the gid map: without CAP_SETGID the kernel refuses a gid map while setgroups(2) is allowed,
     // since a group can also be what *denies* access to a file.
     if (!map.may_set_groups) POSTERN_TRY(write_once(folder + "setgroups", "deny"));
-    return write_once(folder + "gid_map", fmt::format("{} {} 1", map.inside_gid, map.outside_gid));
+    return write_once(folder + "gid_map", map_line(map.inside_gid, map.outside_gid));
 }
 
 }  // namespace postern

@@ -16,6 +16,7 @@ struct UserMap {
     /// Whether the kernel lets a member of the namespace drop supplementary groups: it does when the map was
     /// written with CAP_SETGID. Without, setgroups(2) has to be forbidden before the gid map is accepted.
     bool may_set_groups = false;
+    bool keep_groups = false;  ///< … and that they stay all the same
 };
 
 /// A privileged launcher maps the ids to themselves: a client with uid 65534 is nobody outside too and reads

@@ -12,13 +12,14 @@ die() {
     exit 1
 }
 
-# Debian 12's names. The last two lines are for tests alone.
+# Debian 12's names. The last three lines are for tests alone.
 packages=(
     g++ clang cmake ninja-build pkg-config bpftool llvm
     libbpf-dev libelf-dev zlib1g-dev libseccomp-dev libcap-dev
     nlohmann-json3-dev libcli11-dev libfmt-dev libexpected-dev
     qemu-system-x86 busybox-static cpio kmod zstd xz-utils
     libgtest-dev libgmock-dev golang-github-containers-common python3 python3-jsonschema strace stress-ng trinity
+    bubblewrap crun python3-seccomp libcap2-bin
     clang-tidy clang-format libclang-rt-14-dev groff-base
 )
 

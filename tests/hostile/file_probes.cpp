@@ -145,6 +145,30 @@ Attempt connect_own_socket(const Target&) {
     return judged(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
 }
 
+/// Files that say that somebody may write to them, but for those of processes.
+void collect_writable(const std::string& folder, unsigned& budget, std::vector<std::string>& paths) {
+    for (const std::string& path : entries_of(folder)) {
+        const std::string name = path.substr(path.rfind('/') + 1);
+        // The one asks at the write for a capability, the other's files are for everybody to watch with.
+        if (path == "/proc/sys/kernel/ns_last_pid" || path == "/proc/pressure") continue;
+        if (folder == "/proc" && name.find_first_not_of("0123456789") == std::string::npos) continue;
+        struct stat status {};
+        if (budget == 0 || lstat(path.c_str(), &status) != 0) continue;
+        --budget;
+        if (S_ISDIR(status.st_mode)) collect_writable(path, budget, paths);
+        if (S_ISREG(status.st_mode) && (status.st_mode & 0222) != 0) paths.push_back(path);
+    }
+}
+
+Attempt open_any_switch(const Target&) {
+    std::vector<std::string> paths;
+    for (const char* folder : {"/proc", "/sys"}) {
+        unsigned budget = 50'000;
+        collect_writable(folder, budget, paths);
+    }
+    return open_each(paths, O_WRONLY | O_NONBLOCK);
+}
+
 struct FileProbe {
     const char* name;
     const char* what;
@@ -229,6 +253,12 @@ void add_file_probes(Probes& probes) {
         }
         probes.push_back(std::move(probe));
     }
+    probes.push_back({.name = "any-switch",
+                      .group = "files",
+                      .what = "open of anything in /proc and /sys for writing",
+                      .attempt = open_any_switch,
+                      .control = write_control,
+                      .refusals = kHiddenOrReadOnly});
     probes.push_back({.name = "cgroup-make",
                       .group = "files",
                       .what = "mkdir of a cgroup",

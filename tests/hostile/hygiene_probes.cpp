@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "broker-core/unique_fd.h"
 #include "tests/hostile/device_ops.h"
 #include "tests/hostile/paths.h"
 #include "tests/hostile/probe.h"
@@ -56,6 +57,35 @@ Attempt find_standard_directories(const Target&) {
         }
     }
     return failed(kAbsent, "none");
+}
+
+bool is_same(int one, int other) {
+    struct statx first {};
+    struct statx second {};
+    constexpr unsigned wanted = STATX_INO | STATX_MNT_ID;
+    return statx(one, "", AT_EMPTY_PATH, wanted, &first) == 0 &&
+           statx(other, "", AT_EMPTY_PATH, wanted, &second) == 0 && first.stx_ino == second.stx_ino &&
+           first.stx_dev_major == second.stx_dev_major && first.stx_dev_minor == second.stx_dev_minor &&
+           first.stx_mnt_id == second.stx_mnt_id;
+}
+
+/// ".." from whatever folder is at hand ends at this root, unless the folder is of another one.
+Attempt climb(const Target&) {
+    const UniqueFd root(open("/", O_PATH | O_CLOEXEC));
+    if (!root) return preparation_failed("open of /");
+    const UniqueFd own(open(".", O_PATH | O_CLOEXEC));
+    for (int fd = 0; fd < kMostFds; ++fd) {
+        struct stat status {};
+        if (fstat(fd, &status) != 0 || !S_ISDIR(status.st_mode)) continue;
+        UniqueFd at(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+        for (int i = 0; i < 64 && at; ++i) {
+            UniqueFd above(openat(at.get(), "..", O_PATH | O_CLOEXEC));
+            if (above) at = std::move(above);
+        }
+        if (at && !is_same(at.get(), root.get()))
+            return succeeded(fmt::format("fd {}: {}", fd, destination(fd)));
+    }
+    return failed(kAbsent, "all of them lead to /");
 }
 
 Attempt find_environment(const Target&) {
@@ -154,6 +184,7 @@ void add_hygiene_probes(Probes& probes) {
     } ways[] = {
         {"stray-fds", "an open fd that is not of the grant", find_stray_fds},
         {"directory-fds", "a directory or disk as standard fd", find_standard_directories},
+        {"old-root", "a way up past / from the working or an open folder", climb},
         {"environment", "a variable that came from outside", find_environment},
         {"new-privileges", "set-uid programs that give rights", find_new_privileges},
         {"no-seccomp", "life without a seccomp filter", find_no_filter},

@@ -2,6 +2,7 @@
 // System calls that program, observe, replace or stop the kernel; bpf(2) has a file of its own.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/keyctl.h>
 #include <linux/perf_event.h>
 #include <linux/userfaultfd.h>
 #include <sys/klog.h>
@@ -112,6 +113,22 @@ Attempt join_keyring(const Target&) {
     return judged(syscall(SYS_keyctl, 0 /* KEYCTL_GET_KEYRING_ID */, -4, 1));
 }
 
+/// A key of the session that the launcher was started in: who possesses it reads it, whatever his user is.
+Attempt search_session_keyring(const Target& target) {
+    constexpr const char* kName = "postern-hostile-session";
+    if (target.outside) {
+        // There must be one to be found; in a session of this process alone.
+        if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0)
+            return preparation_failed("KEYCTL_JOIN_SESSION_KEYRING");
+        if (syscall(SYS_add_key, "user", kName, "x", 1, KEY_SPEC_SESSION_KEYRING) < 0)
+            return preparation_failed("add_key");
+    }
+    const long key = syscall(SYS_keyctl, KEYCTL_SEARCH, KEY_SPEC_SESSION_KEYRING, "user", kName, 0);
+    if (key < 0) return judged(key, "KEYCTL_SEARCH");
+    char secret[16];
+    return judged(syscall(SYS_keyctl, KEYCTL_READ, key, secret, sizeof secret), "KEYCTL_READ");
+}
+
 }  // namespace
 
 void add_kernel_probes(Probes& probes) {
@@ -154,6 +171,7 @@ void add_kernel_probes(Probes& probes) {
     add("sethostname", "sethostname to what it is", set_names);
     add("add-key", "add_key to the user's keyring", add_key, {}, {}, {}, {});
     add("keyctl", "keyctl: the user's keyring", join_keyring);
+    add("session-keyring", "keyctl: a key of the launcher's session", search_session_keyring, {ENOKEY});
     add("open-by-handle", "open_by_handle_at: past every path", open_by_handle);
 }
 

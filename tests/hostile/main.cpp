@@ -2,6 +2,7 @@
 // hostile-client: a client that tries all that its profile does not grant. See README.md beside it.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
@@ -23,6 +24,13 @@ void show(const std::string& text) {
     std::fputs(text.c_str(), stdout);
 }
 
+/// Where no grant is needed there need not be one: `postern run -- hostile-client --skip-group guard`.
+Result<Target> find_target_for(const Probes& probes) {
+    const bool needs_grant = std::any_of(probes.begin(), probes.end(),
+                                         [](const Probe& probe) { return !is_sandbox_group(probe.group); });
+    return needs_grant || std::getenv("LISTEN_FDS") != nullptr ? find_target() : target_without_grant();
+}
+
 int run(int argc, char** argv) {
     const Result<Options> options = parse_options(argc, argv);
     if (!options) return complain(options.error());
@@ -36,7 +44,7 @@ int run(int argc, char** argv) {
         show(as_list(*probes));
         return 0;
     }
-    Result<Target> target = find_target();
+    Result<Target> target = find_target_for(*probes);
     if (!target) return complain(target.error());
     target->outside = options->outside;
 

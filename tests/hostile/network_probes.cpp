@@ -117,6 +117,19 @@ Attempt type_into_terminal(const Target&) {
     return judged(ioctl(slave.get(), TIOCSTI, "x"), "TIOCSTI");
 }
 
+/// The terminal that the launcher was started on, if it was: a shell reads there when the client is gone.
+Attempt type_into_inherited_terminal(const Target&) {
+    if (isatty(STDIN_FILENO) == 0) return nothing("standard input is no terminal");
+    return judged(ioctl(STDIN_FILENO, TIOCSTI, "x"), "TIOCSTI");
+}
+
+Attempt ask_inherited_console(const Target&) {
+    if (isatty(STDIN_FILENO) == 0) return nothing("standard input is no terminal");
+    // The one among its subcommands (3 pastes) that changes nothing; the same question comes before all.
+    char code = 6;
+    return judged(ioctl(STDIN_FILENO, TIOCLINUX, &code), "TIOCLINUX");
+}
+
 Attempt pair_of_sockets(const Target&) {
     int ends[2];
     return judged(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
@@ -160,6 +173,18 @@ void add_network_probes(Probes& probes) {
         "alg", "a socket of the kernel's cryptography",
         [](const Target&) { return open_socket(AF_ALG, SOCK_SEQPACKET, 0); }, {EAFNOSUPPORT}, {EAFNOSUPPORT},
         "this kernel is built without it");
+    probes.push_back({.name = "tiocsti-inherited",
+                      .group = "network",
+                      .what = "TIOCSTI: typing into the launcher's terminal",
+                      .attempt = type_into_inherited_terminal,
+                      .refusals = {EIO}});
+    probes.push_back({.name = "tioclinux-inherited",
+                      .group = "network",
+                      .what = "TIOCLINUX on the launcher's terminal",
+                      .attempt = ask_inherited_console,
+                      .inherent = {ENOTTY},
+                      .inherent_why = "only a console has it, and this terminal is none",
+                      .kernel_first = true});
     probes.push_back({.name = "tiocsti",
                       .group = "network",
                       .what = "TIOCSTI: typing into a terminal",

@@ -270,7 +270,11 @@ void add_node_probes(Probes& probes) {
     probes.push_back({.name = "proc-bus-pci-read",
                       .group = "nodes",
                       .what = "read of configuration space past its header by /proc/bus/pci",
-                      .attempt = [](const Target& t) { return read_config({proc_bus_pci(t)}); },
+                      .attempt =
+                          [](const Target& t) {
+                              return t.bdf.empty() ? nothing("no device is granted")
+                                                   : read_config({proc_bus_pci(t)});
+                          },
                       .control = proc_control,
                       .refusals = kNoNode});
     probes.push_back({.name = "proc-bus-pci-write",

@@ -97,6 +97,12 @@ Attempt enter_root(pid_t process) {
     return judged(fd.get(), "root");
 }
 
+/// A program can be overwritten by who has a way to its file once nobody runs it any more.
+Attempt open_program(pid_t process) {
+    const UniqueFd fd(open(fmt::format("/proc/{}/exe", process).c_str(), O_PATH | O_CLOEXEC));
+    return judged(fd.get(), "exe");
+}
+
 Attempt list_fds(pid_t process) {
     const UniqueFd fd(open(fmt::format("/proc/{}/fd", process).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!fd) return judged(-1, "fd");
@@ -171,6 +177,7 @@ void add_process_probes(Probes& probes) {
         {"proc-mem", "open of /proc/PID/mem of the launcher, or of anybody", open_memory, true, {}},
         {"proc-environ", "read of /proc/PID/environ", read_environment, true, {}},
         {"proc-root", "open of /proc/PID/root", enter_root, true, {}},
+        {"proc-exe", "open of /proc/PID/exe of the launcher, or of anybody", open_program, true, {}},
         {"proc-fd", "list of /proc/PID/fd", list_fds, true, {}},
         {"process-vm-readv", "process_vm_readv of the launcher, or of anybody", read_memory, true, {EFAULT}},
         {"process-vm-writev",
@@ -193,7 +200,7 @@ void add_process_probes(Probes& probes) {
              .control = {"the same on a child of its own",
                          [action = way.action == write_memory ? write_memory_of_child : way.action](
                              const Target&) { return on_child(action); }},
-             .refusals = {ESRCH, ENOENT},
+             .refusals = {ESRCH, ENOENT, EROFS},
              .passed = way.passed});
     }
 }

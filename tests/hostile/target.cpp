@@ -92,6 +92,13 @@ const Window* Target::for_pread() const {
     return nullptr;
 }
 
+Target target_without_grant() {
+    Target target;
+    target.self = getpid();
+    target.launcher = getppid();
+    return target;
+}
+
 Result<Target> find_target() {
     char error[256];
     postern_grant* grant = postern_open(error, sizeof error);
@@ -99,9 +106,7 @@ Result<Target> find_target() {
     // The fds stay open for as long as the program runs.
     const ScopeGuard release([grant] { postern_free(grant); });
 
-    Target target;
-    target.self = getpid();
-    target.launcher = getppid();
+    Target target = target_without_grant();
     target.device = grant->device_fd;
     if (target.device < 0) {
         return fail("the grant has no device fd; start this with postern run --device BDF --profile …");

@@ -74,4 +74,7 @@ struct Target {
 /// Reads the grant out of the environment and the manifest (contract.md, "What the client receives").
 [[nodiscard]] Result<Target> find_target();
 
+/// What there is in a sandbox without a device.
+[[nodiscard]] Target target_without_grant();
+
 }  // namespace postern::hostile

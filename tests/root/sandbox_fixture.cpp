@@ -49,7 +49,7 @@ void SandboxTest::TearDown() {
 
 SandboxSpec SandboxTest::full() {
     SandboxSpec spec;
-    spec.seccomp = default_filter();
+    spec.seccomp = {default_filter()};
     spec.env = {"PATH=/usr/bin:/bin"};
     spec.cwd = "/";
     return spec;

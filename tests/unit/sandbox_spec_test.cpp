@@ -5,8 +5,10 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/capability.h>
 #include <sys/resource.h>
 
+#include <cctype>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -24,6 +26,21 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
+
+TEST(Capabilities, AreCalledAsLibcapCallsThem) {
+    for (unsigned i = 0; i <= CAP_LAST_CAP; ++i) {
+        char* theirs = ::cap_to_name(static_cast<cap_value_t>(i));
+        ASSERT_NE(theirs, nullptr);
+        EXPECT_EQ(capability_from_name(theirs).value_or(99), i) << theirs;
+        std::string upper(theirs);
+        for (char& c : upper) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+        EXPECT_EQ(capability_name(i), upper);
+        ::cap_free(theirs);
+    }
+    EXPECT_EQ(capability_name(CAP_LAST_CAP + 1), std::to_string(CAP_LAST_CAP + 1));
+    EXPECT_FALSE(capability_from_name("41"));
+    EXPECT_FALSE(capability_from_name("cap_"));
+}
 
 TEST(SandboxSpec, NamesGoBothWays) {
     const auto namespaces = namespaces_from_names({"pid", "user"});

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+
+#include "launcher/compiled_launch.h"
+#include "launcher/launch_key.h"
+#include "launcher/status_report.h"
+#include "launcher/supervisor.h"
+
+namespace postern {
+
+/// Runs the client of `spec`, which is that of `launch` with what it leaves open, to its end; its exit
+/// status.
+int run_compiled(Supervisor& supervisor, StatusReport& status, const CompiledLaunch& launch,
+                 SandboxSpec spec);
+
+/// `postern run` as it was compiled before; nullopt: it was not.
+[[nodiscard]] std::optional<int> run_kept(const LaunchKey& key);
+
+/// As `postern profile compile` has compiled it.
+[[nodiscard]] int run_launch_file(const LaunchFileRun& run);
+
+}  // namespace postern

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "launcher/sandbox.h"
+#include "launcher/status_report.h"
+#include "launcher/supervisor.h"
+
+namespace postern {
+
+/// What is known of a client beside itself.
+struct ClientPlace {
+    Namespaces namespaces;         ///< those of its own
+    std::string cgroup;            ///< empty: the launcher's
+    std::string grant;             ///< empty: none
+    int cgroup_fd = -1;            ///< borrowed; -1: none
+    bool has_filter = false;       ///< of seccomp(2)
+    bool child_is_client = false;  ///< see StatusReport::Started
+};
+
+/// Waits for the one client, tells `status` and on stderr how it ended, and gives its exit status.
+int supervise(Supervisor& supervisor, StatusReport& status, RunningClient client, const ClientPlace& place);
+
+}  // namespace postern
