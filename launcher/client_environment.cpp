@@ -24,7 +24,7 @@ std::vector<std::string> client_environment(const std::vector<std::string>& keep
         const bool kept = std::find(keep.begin(), keep.end(), name) != keep.end();
         if (kept && !set.contains(name)) result.push_back(entry);
     }
-    for (const auto& [name, value] : set) result.push_back(name + "=" + value);
+    for (const auto& [name, value] : set) result.emplace_back(name).append("=").append(value);
     return result;
 }
 

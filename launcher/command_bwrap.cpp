@@ -11,13 +11,13 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <tuple>
 
 #include "launcher/bwrap_options.h"
 #include "launcher/client_environment.h"
 #include "launcher/supervise.h"
 #include "launcher/syscalls.h"
+#include "launcher/user_namespace_rules.h"
 
 namespace postern {
 namespace {
@@ -37,13 +37,6 @@ std::string help_text(const std::string& program) {
     return text;
 }
 
-std::string first_line(const char* path) {
-    std::ifstream file(path);
-    std::string line;
-    std::getline(file, line);
-    return line;
-}
-
 BwrapCaller this_caller() {
     BwrapCaller caller;
     caller.uid = ::getuid();
@@ -55,7 +48,7 @@ BwrapCaller this_caller() {
     char terminal[256];
     if (::ttyname_r(STDOUT_FILENO, terminal, sizeof terminal) == 0) caller.terminal = terminal;
     caller.can_make_user_namespaces =
-        ::access("/proc/self/ns/user", F_OK) == 0 && first_line("/proc/sys/user/max_user_namespaces") != "0";
+        ::access("/proc/self/ns/user", F_OK) == 0 && read_user_namespace_rules().max_namespaces != "0";
     const std::uint64_t own = sys::permitted_capabilities();
     for (unsigned i = 0; i < 64; ++i) {
         if ((own >> i & 1) != 0) caller.capabilities.push_back(i);

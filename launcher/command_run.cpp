@@ -106,7 +106,7 @@ int run(const RunOptions& options, const std::optional<LaunchKey>& key, const Co
 
 }  // namespace
 
-Command add_run_command(CLI::App& app, std::optional<LaunchKey> key) {
+Command add_run_command(CLI::App& app, const std::optional<LaunchKey>& key) {
     auto options = std::make_shared<RunOptions>();
     CLI::App* command =
         app.add_subcommand("run", "run one client in a sandbox, with a slice of a device or without one");

@@ -21,7 +21,7 @@ using CommandLine = std::vector<std::string>;
 using Command = std::function<int(const CommandLine& rest)>;
 
 /// `key`: what the launch is to be kept for, if it can be.
-[[nodiscard]] Command add_run_command(CLI::App& app, std::optional<LaunchKey> key = std::nullopt);
+[[nodiscard]] Command add_run_command(CLI::App& app, const std::optional<LaunchKey>& key = std::nullopt);
 [[nodiscard]] Command add_bwrap_command(CLI::App& app);
 [[nodiscard]] Command add_pool_command(CLI::App& app);
 [[nodiscard]] Command add_check_command(CLI::App& app);

@@ -70,6 +70,7 @@ class Runner {
             words.insert(words.end(), command.begin(), command.end());
         }
         std::vector<char*> argv;
+        argv.reserve(words.size() + 1);
         for (std::string& word : words) argv.push_back(word.data());
         argv.push_back(nullptr);
         pid_t pid = -1;

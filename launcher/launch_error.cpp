@@ -194,8 +194,7 @@ std::string clone_hint(int errnum, const Namespaces& namespaces, int cgroup_fd,
         return "; namespaces without a user namespace need CAP_SYS_ADMIN: run as root, or add \"user\" to "
                "the namespaces";
     }
-    if (const std::string hint = user_namespace_hint(errnum, rules); namespaces.user && !hint.empty())
-        return hint;
+    if (std::string hint = user_namespace_hint(errnum, rules); namespaces.user && !hint.empty()) return hint;
     if (errnum == EPERM) {
         return "; user namespaces are forbidden here, as in a chroot or by the seccomp filter of a container";
     }

@@ -51,7 +51,7 @@ std::string interpreter_of(const std::string& elf) {
 std::string c_library() {
     for (const char* folder : {"/lib/x86_64-linux-gnu", "/usr/lib64", "/lib64", "/usr/lib"}) {
         std::error_code code;
-        const std::string file = fmt::format("{}/libc.so.6", folder);
+        std::string file = fmt::format("{}/libc.so.6", folder);
         if (fs::exists(file, code)) return file;
     }
     return {};

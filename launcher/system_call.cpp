@@ -48,7 +48,7 @@ std::optional<int> system_call_number(std::string_view name) {
 
 std::string system_call_name(int number) {
     char* known = ::seccomp_syscall_resolve_num_arch(SCMP_ARCH_X86_64, number);
-    const std::string name = known != nullptr ? known : "";
+    std::string name = known != nullptr ? known : "";
     std::free(known);
     if (!name.empty()) return name;
     for (const NewSystemCall& call : kNewSystemCalls) {

@@ -87,9 +87,11 @@ class Bombs(NastyTest):
         self.assertEqual(bomb.returncode, 124)
 
     def test_a_bomb_that_goes_off_ends_with_its_launcher(self):
-        bomb = start("--rlimit", "nproc=300", "--", "/bin/sh", "-c", "trap '' TERM; " + self.FORK, stderr=subprocess.DEVNULL)
-        self.assertTrue(wait_until(lambda: len(pids()) > 100, 20))
+        # While it grows: at its limit a shell that cannot fork ends, and so may the bomb.
+        bomb = start("--rlimit", "nproc=3000", "--", "/bin/sh", "-c", "trap '' TERM; " + self.FORK, stderr=subprocess.DEVNULL)
+        grown = wait_until(lambda: len(pids()) > 100, 30)
         bomb.kill()
+        self.assertTrue(grown)
         bomb.wait()
         bomb.stdout.close()
 

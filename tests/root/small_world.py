@@ -47,13 +47,15 @@ def enter():
             sys.exit(f"{sys.argv[0]} makes namespaces and mounts: run it as root, or with sudo")
         home = f"{own_cgroup()}/world-{os.getpid()}" if CGROUPS else ""
         if home:
+            for old in glob.glob(f"{own_cgroup()}/world-*"):
+                if not os.path.exists(f"/proc/{old.rsplit('-', 1)[1]}"):
+                    remove_cgroup(old)  # of a test that was killed
             os.mkdir(home)
         status = subprocess.run(["unshare", "--pid", "--mount", "--ipc", "--net", "--uts", "--fork", "--kill-child", "--mount-proc",
                                  "--propagation", "private", sys.executable, *sys.argv],
                                 env={**os.environ, INSIDE: home, "PYTHONDONTWRITEBYTECODE": "1"}).returncode
         if home:
-            for folder, _, _ in os.walk(home, topdown=False):
-                os.rmdir(folder)
+            remove_cgroup(home)
         sys.exit(status)
     child = os.fork()
     if child != 0:
@@ -77,6 +79,13 @@ def enter():
     os.makedirs("/dev/mqueue", exist_ok=True)
     mount("none", "/dev/mqueue", "mqueue")
     os.environ.pop("XDG_RUNTIME_DIR", None)
+
+
+def remove_cgroup(home):
+    for folder, _, _ in os.walk(home, topdown=False):
+        # Dead processes leave their cgroup a moment after they are gone from everywhere else.
+        wait_until(lambda: not text(f"{folder}/cgroup.procs"))
+        os.rmdir(folder)
 
 
 def own_cgroup():

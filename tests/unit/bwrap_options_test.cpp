@@ -20,7 +20,7 @@ using Words = std::vector<std::string>;
 BwrapCaller root_caller() {
     return {.uid = 0,
             .gid = 0,
-            .folder = "/work/dir",
+            .folder = "/home/user",
             .environment = {"PATH=/bin", "HOME=/root", "A=1"},
             .terminal = "",
             .can_make_user_namespaces = true,
@@ -57,7 +57,7 @@ TEST(BwrapOptions, OperationsKeepTheirOrder) {
     EXPECT_THAT(spec.mounts[1].options, ElementsAre("mode=755"));
     EXPECT_EQ(spec.mounts[2].type, Mount::Type::Directory);
     EXPECT_THAT(spec.mounts[2].options, ElementsAre("mode=700"));
-    EXPECT_EQ(spec.mounts[3].source, "/work/dir/here");
+    EXPECT_EQ(spec.mounts[3].source, "/home/user/here");
     EXPECT_THAT(spec.mounts[3].options, ElementsAre("rw", "optional"));
     EXPECT_EQ(spec.mounts[4].type, Mount::Type::Ro);
     EXPECT_THAT(spec.argv, ElementsAre("true", "--tmpfs"));
