@@ -11,25 +11,30 @@
 
 namespace postern {
 
+Result<std::string> read_to_end(int fd, size_t limit) {
+    std::string text;
+    char buffer[16384];
+    while (true) {
+        const ssize_t got = ::read(fd, buffer, sizeof buffer);
+        if (got == 0) return text;
+        const int error = errno;
+        if (got < 0 && error == EINTR) continue;
+        if (got < 0) return Failure(Error{errno_text(error), error});
+        text.append(buffer, static_cast<size_t>(got));
+        if (text.size() > limit) return Failure(Error{fmt::format("larger than {} bytes", limit), EFBIG});
+    }
+}
+
 Result<std::string> read_file(const std::string& path, size_t limit) {
     const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!file) {
         const int error = errno;
         return fail_errno(error, "cannot read {}", path);
     }
-    std::string text;
-    char buffer[16384];
-    while (true) {
-        const ssize_t got = ::read(file.get(), buffer, sizeof buffer);
-        if (got == 0) return text;
-        if (got < 0) {
-            const int error = errno;
-            if (error == EINTR) continue;
-            return fail_errno(error, "cannot read {}", path);
-        }
-        text.append(buffer, static_cast<size_t>(got));
-        if (text.size() > limit) return fail("{} is larger than {} bytes", path, limit);
-    }
+    auto text = read_to_end(file.get(), limit);
+    if (text) return text;
+    if (text.error().errnum == EFBIG) return fail("{} is {}", path, text.error().message);
+    return propagate(std::move(text), fmt::format("cannot read {}", path));
 }
 
 Status write_file(const std::string& path, std::string_view text) {

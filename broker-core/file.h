@@ -14,6 +14,9 @@ namespace postern {
 /// names it.
 [[nodiscard]] Result<std::string> read_file(const std::string& path, size_t limit);
 
+/// What can be read from `fd` (borrowed) up to its end, `limit` bytes at most; EFBIG if there is more.
+[[nodiscard]] Result<std::string> read_to_end(int fd, size_t limit);
+
 /// A file that something was made from, with what it held then.
 struct ReadFile {
     std::string path;

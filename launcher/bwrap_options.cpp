@@ -10,7 +10,7 @@
 #include <climits>
 #include <cstdint>
 
-#include "broker-core/unique_fd.h"
+#include "broker-core/file.h"
 
 namespace postern {
 namespace {
@@ -19,6 +19,7 @@ using Words = std::vector<std::string>;
 
 /// As many as bubblewrap takes.
 constexpr std::size_t kMaxWords = 9000;
+constexpr std::size_t kMaxArgumentBytes = std::size_t{16} << 20;
 constexpr std::uint64_t kMaxTmpfsBytes = SIZE_MAX / 2;
 
 std::string joined(const Words& words, std::string_view between) {
@@ -499,15 +500,9 @@ Status Parser::parse_words(const Words& words, bool in_file) {
 
 Status Parser::args(const Words& w) {
     POSTERN_ASSIGN(const int fd, use_fd(w[0]));
-    std::string text;
-    char buffer[4096];
-    ssize_t got = 0;
-    while ((got = ::read(fd, buffer, sizeof buffer)) > 0) {
-        text.append(buffer, static_cast<std::size_t>(got));
-        if (text.size() > (16U << 20)) return fail("--args {}: more than 16 MiB", fd);
-    }
-    const int errnum = errno;
-    if (got < 0) return fail_errno(errnum, "Can't read --args data of fd {}", fd);
+    auto read = read_to_end(fd, kMaxArgumentBytes);
+    if (!read) return propagate(std::move(read), fmt::format("Can't read --args data of fd {}", fd));
+    const std::string& text = *read;
     ::close(fd);
     Words words;
     for (std::size_t at = 0; at < text.size();) {

@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <tuple>
 
+#include "broker-core/file.h"
 #include "launcher/bwrap_options.h"
 #include "launcher/client_environment.h"
 #include "launcher/supervise.h"
@@ -69,18 +70,11 @@ std::vector<int> inheritable_fds() {
 }
 
 Result<std::vector<sock_filter>> read_filter(int fd) {
-    std::string bytes;
-    char buffer[4096];
-    ssize_t got = 0;
-    while ((got = ::read(fd, buffer, sizeof buffer)) > 0) {
-        bytes.append(buffer, static_cast<std::size_t>(got));
-        if (bytes.size() > kMaxFilterBytes)
-            return fail("--seccomp: fd {} has more than {} instructions", fd, BPF_MAXINSNS);
-    }
-    if (got < 0) {
-        const int errnum = errno;
-        return fail_errno(errnum, "Can't read seccomp data");
-    }
+    const auto read = read_to_end(fd, kMaxFilterBytes);
+    if (!read && read.error().errnum == EFBIG)
+        return fail("--seccomp: fd {} has more than {} instructions", fd, BPF_MAXINSNS);
+    if (!read) return fail("Can't read seccomp data: {}", read.error().message);
+    const std::string& bytes = *read;
     ::close(fd);
     if (bytes.size() % sizeof(sock_filter) != 0)
         return fail("Invalid seccomp data, must be multiple of {}", sizeof(sock_filter));
