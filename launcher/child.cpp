@@ -542,10 +542,11 @@ constexpr StepEntry kInitSteps[] = {
     // Why before Identity: with the launcher's rights. Why before NewRoot: nothing hides them yet.
     {ChildStep::Sources, "opening what is to be mounted", open_sources},
     {ChildStep::AwaitLauncher, "waiting for the user map", await_launcher},
+    // Why before Identity: behind it /proc/self is root's.
+    {ChildStep::Clocks, "making the time namespace", new_clocks},
     // Why before Overlays and NewRoot: files in a tmpfs and in upper layers can only be made by an id that
     // the user namespace has.
     {ChildStep::Identity, "becoming the client's user", become_client_user},
-    {ChildStep::Clocks, "making the time namespace", new_clocks},
     {ChildStep::Overlays, "making overlays", make_overlays},
     {ChildStep::NewRoot, "making the root", new_root},
     {ChildStep::Mounts, "mounting", mounts},
