@@ -106,6 +106,15 @@ int compile(const ProfileOptions& options) {
         return report(std::move(applied.error()).within(context), kFailed);
     auto spec = sandbox_from_profile(profile, {});
     if (!spec) return report(spec.error(), kFailed);
+    for (const Mount& mount : spec->mounts) {
+        if (mount.fd < 0) continue;
+        return report(
+            Error{fmt::format("{}: what is mounted on {} comes from an open file of this command's, "
+                              "which no later launch has; give it to `postern run`",
+                              context, mount.target),
+                  0},
+            kFailed);
+    }
     const std::string output = options.output.empty() ? profile.name + ".launch" : options.output;
     if (!is_launch_file(output)) {
         return report(Error{fmt::format("-o {}: `postern run --profile` knows it by its end, which must be "

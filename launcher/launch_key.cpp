@@ -25,15 +25,20 @@ struct KnownOption {
 /// Why a list of its own: an option that is added to `postern run` must not be taken for one that is part of
 /// a kept launch before somebody has thought about it.
 constexpr KnownOption kKnownOptions[] = {
-    {"--ro-bind", 2},   {"--bind", 2},         {"--dev-bind", 2},
-    {"--tmpfs", 1},     {"--proc", 1},         {"--dev", 1},
-    {"--setenv", 2},    {"--unsetenv", 1},     {"--keepenv", 1},
-    {"--chdir", 1},     {"--hostname", 1},     {"--uid", 1},
-    {"--gid", 1},       {"--cap-add", 1},      {"--root", 1},
-    {"--rlimit", 1},    {"--time-limit", 1},   {"--seccomp-profile", 1},
-    {"--share-net", 0}, {"--share-pid", 0},    {"--share-ipc", 0},
-    {"--share-uts", 0}, {"--share-cgroup", 0}, {"--clearenv", 0},
-    {"--quiet", 0},     {"--profile", 1},
+    {"--ro-bind", 2},       {"--bind", 2},           {"--dev-bind", 2},
+    {"--tmpfs", 1},         {"--proc", 1},           {"--dev", 1},
+    {"--setenv", 2},        {"--unsetenv", 1},       {"--keepenv", 1},
+    {"--chdir", 1},         {"--hostname", 1},       {"--uid", 1},
+    {"--gid", 1},           {"--cap-add", 1},        {"--root", 1},
+    {"--rlimit", 1},        {"--time-limit", 1},     {"--seccomp-profile", 1},
+    {"--share-net", 0},     {"--share-pid", 0},      {"--share-ipc", 0},
+    {"--share-uts", 0},     {"--share-cgroup", 0},   {"--clearenv", 0},
+    {"--quiet", 0},         {"--profile", 1},        {"--ro-bind-try", 2},
+    {"--bind-try", 2},      {"--dev-bind-try", 2},   {"--mqueue", 1},
+    {"--dir", 1},           {"--symlink", 2},        {"--chmod", 2},
+    {"--remount-ro", 1},    {"--netns", 1},          {"--loopback", 0},
+    {"--as-pid-1", 0},      {"--disable-userns", 0}, {"--new-session", 0},
+    {"--share-session", 0}, {"--monotonic", 1},      {"--boottime", 1},
 };
 
 /// The programs that compile launches and that run them, at their places.
