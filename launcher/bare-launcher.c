@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // bare-launcher ROOT FILTER CMD [ARG…]: the floor of `postern bench launch`. The same sandbox as the others',
-// by the shortest way: it parses nothing, tells nothing of why it failed but the line, has no init that
-// reaps, and its command is pid 1. Not a launcher to use.
+// by the same steps, an init that reaps among them, and by the shortest way: it parses nothing, tells nothing
+// of why it failed but the call, and takes no signals. Not a launcher to use.
 
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
+#include <linux/close_range.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/mount.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
@@ -76,12 +78,35 @@ static void make_root(const char* root) {
     close(tree);
 }
 
-static void drop_everything(void) {
+static void drop_bounding_set(void) {
     for (int capability = 0; prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0; ++capability) {
     }
+}
+
+static void drop_capabilities(void) {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
     struct __user_cap_data_struct none[2] = {{0, 0, 0}, {0, 0, 0}};
     need(syscall(SYS_capset, &header, none), "capset");
+}
+
+/// Scopes of Linux 6.12 for abstract sockets and signals, where the kernel has them.
+static void enter_landlock(void) {
+    const struct { unsigned long long handled_access_fs, handled_access_net, scoped; } rules = {0, 0, 3};
+    const int ruleset = (int)syscall(SYS_landlock_create_ruleset, &rules, sizeof rules, 0);
+    if (ruleset < 0) return;
+    need(syscall(SYS_landlock_restrict_self, ruleset, 0), "landlock_restrict_self");
+    close(ruleset);
+}
+
+/// Pid 1 of the sandbox, with nothing open and no rights.
+_Noreturn static void be_init(pid_t client) {
+    need(syscall(SYS_close_range, 0, ~0U, 0), "close_range");
+    need(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl");
+    drop_capabilities();
+    int status = 0;
+    while (waitpid(-1, &status, 0) != client) {
+    }
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
 int main(int argc, char** argv) {
@@ -120,11 +145,18 @@ int main(int argc, char** argv) {
     need(syscall(SYS_setresuid, CLIENT_NUMBER, CLIENT_NUMBER, CLIENT_NUMBER), "setresuid");
     make_root(argv[1]);
     need(sethostname("postern", 7), "sethostname");
-    drop_everything();
+    drop_bounding_set();
+    need(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "prctl");
+    const pid_t client = vfork();
+    need(client, "vfork");
+    if (client > 0) be_init(client);
     need(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "prctl");
     need(setsid(), "setsid");
-    need(syscall(SYS_close_range, 3, ~0U, 0), "close_range");
+    need(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL), "keyctl");
+    need(syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC), "close_range");
     need(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl");
+    enter_landlock();
+    drop_capabilities();
     const struct sock_fprog program = {(unsigned short)((size_t)size / sizeof filter[0]), filter};
     need(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), "seccomp");
     char* environment[] = {"PATH=/usr/bin:/bin", NULL};

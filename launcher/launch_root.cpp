@@ -2,16 +2,21 @@
 #include "launcher/launch_root.h"
 
 #include <elf.h>
+#include <fcntl.h>
+#include <seccomp.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 
 #include "broker-core/file.h"
 #include "broker-core/json_reader.h"
+#include "broker-core/unique_fd.h"
 #include "launcher/seccomp_filter.h"
 
 namespace postern {
@@ -89,6 +94,25 @@ std::string kafel_policy(const SeccompProfile& profile) {
     return fmt::format("ALLOW {{ {} }} DEFAULT ERRNO(1)\n", list);
 }
 
+/// The calls that are allowed whatever their arguments, as in the policies above.
+Status write_library_filter(const SeccompProfile& profile, const std::string& path) {
+    const std::unique_ptr<void, decltype(&::seccomp_release)> context(::seccomp_init(SCMP_ACT_ERRNO(EPERM)),
+                                                                      &::seccomp_release);
+    // The binary tree, which is installed faster than its linear shape.
+    if (!context || ::seccomp_attr_set(context.get(), SCMP_FLTATR_CTL_OPTIMIZE, 2) != 0)
+        return fail("libseccomp cannot begin a filter");
+    for (const SeccompRule& rule : profile.rules) {
+        if (!rule.arguments.empty() || oci_action(rule.action) == nullptr) continue;
+        const int result = ::seccomp_rule_add_array(context.get(), SCMP_ACT_ALLOW, rule.number, 0, nullptr);
+        if (result != 0 && result != -EEXIST) return fail_errno(-result, "libseccomp: {}", rule.name);
+    }
+    const UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    const int error = errno;
+    if (!file) return fail_errno(error, "cannot write {}", path);
+    const int result = ::seccomp_export_bpf(context.get(), file.get());
+    return result == 0 ? Status{} : fail_errno(-result, "libseccomp: writing {}", path);
+}
+
 }  // namespace
 
 Result<LaunchRoot> LaunchRoot::create() {
@@ -117,6 +141,7 @@ Status LaunchRoot::fill() {
     POSTERN_TRY(write_text(
         filter(), {reinterpret_cast<const char*>(program.data()), program.size() * sizeof program[0]}));
     POSTERN_TRY(write_text(kafel(), kafel_policy(profile_)));
+    POSTERN_TRY(write_library_filter(profile_, library_filter()));
 
     const std::string library = c_library();
     if (library.empty()) return fail("there is no libc.so.6 to be put into the measured root");

@@ -30,6 +30,8 @@ class LaunchRoot {
     [[nodiscard]] std::string state() const { return folder_ + "/state"; }
     /// The program for seccomp(2), as bytes.
     [[nodiscard]] std::string filter() const { return folder_ + "/filter.bpf"; }
+    /// The same, as libseccomp makes it: what the users of launchers have that are given such a program.
+    [[nodiscard]] std::string library_filter() const { return folder_ + "/libseccomp.bpf"; }
     /// As a kafel policy, which nsjail reads.
     [[nodiscard]] std::string kafel() const { return folder_ + "/filter.kafel"; }
 

@@ -52,11 +52,11 @@ Result<std::vector<MeasuredLauncher>> find_launchers(const LaunchRoot& root) {
           "--seccomp",
           "9",
           "--"},
-         root.filter()});
+         root.library_filter()});
     add({"minijail0",
          "minijail",
          {"minijail0", "-U", "-m65534 0 1", "-M65534 0 1", "-p", "-v", "-e", "-l", "-N", "-c", "0", "-n",
-          "-r", "-t", "-P", inside, "--uts=postern", "--seccomp-bpf-binary=" + root.filter(), "--"},
+          "-r", "-t", "-P", inside, "--uts=postern", "--seccomp-bpf-binary=" + root.library_filter(), "--"},
          {}});
     add({"nsjail",
          "nsjail",

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/seccomp_filter.h"
 
-#include <linux/audit.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
 #include <sys/mman.h>
@@ -11,11 +10,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstddef>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "broker-core/unique_fd.h"
+#include "launcher/seccomp_tree.h"
 
 namespace postern {
 namespace {
@@ -23,11 +23,9 @@ namespace {
 using Context = std::unique_ptr<void, decltype(&::seccomp_release)>;
 using Program = std::vector<sock_filter>;
 
-/// Numbers of the x32 ABI have this bit; what libseccomp's own check behind the prefix kills.
+/// Numbers of the x32 ABI have this bit.
 constexpr std::uint32_t kX32Bit = 0x40000000;
-/// Stands for "go on with the main program" in the program of specific rules; no profile can ask for it, its
-/// TRACE values being errnos.
-constexpr std::uint32_t kMarkerAction = SECCOMP_RET_TRACE | 0xfffe;
+constexpr std::uint32_t kSkippedCall = ~0U;
 
 std::uint32_t scmp_action(const SeccompAction& action) {
     switch (action.kind) {
@@ -47,6 +45,27 @@ std::uint32_t scmp_action(const SeccompAction& action) {
             break;
     }
     return SCMP_ACT_KILL_PROCESS;
+}
+
+/// The same for seccomp(2) itself.
+std::uint32_t verdict_of(const SeccompAction& action) {
+    switch (action.kind) {
+        case SeccompAction::Kind::Allow:
+            return SECCOMP_RET_ALLOW;
+        case SeccompAction::Kind::Log:
+            return SECCOMP_RET_LOG;
+        case SeccompAction::Kind::Errno:
+            return SECCOMP_RET_ERRNO | action.value;
+        case SeccompAction::Kind::Trace:
+            return SECCOMP_RET_TRACE | action.value;
+        case SeccompAction::Kind::Trap:
+            return SECCOMP_RET_TRAP;
+        case SeccompAction::Kind::KillThread:
+            return SECCOMP_RET_KILL_THREAD;
+        case SeccompAction::Kind::KillProcess:
+            break;
+    }
+    return SECCOMP_RET_KILL_PROCESS;
 }
 
 scmp_arg_cmp scmp_comparison(const SeccompArgument& argument) {
@@ -139,76 +158,86 @@ Result<Program> export_program(void* context) {
     return program;
 }
 
-/// Rules with comparisons for a call that also has a rule without. libseccomp drops the former silently; here
-/// the specific rule is asked first.
-std::vector<bool> find_overriding(const std::vector<SeccompRule>& rules) {
-    std::map<int, SeccompAction> unconditional;
-    for (const SeccompRule& rule : rules) {
-        if (rule.arguments.empty()) unconditional.emplace(rule.number, rule.action);
-    }
-    std::vector<bool> overriding;
-    for (const SeccompRule& rule : rules) {
-        const auto found = unconditional.find(rule.number);
-        overriding.push_back(!rule.arguments.empty() && found != unconditional.end() &&
-                             found->second != rule.action);
-    }
-    return overriding;
-}
-
-/// The program of those rules, with every "none of them" turned into a jump to what follows.
-Result<Program> compile_overriding(const std::vector<SeccompRule>& rules,
-                                   const std::vector<bool>& overriding) {
-    POSTERN_ASSIGN(const Context context, make_context(SCMP_ACT_TRACE(kMarkerAction & SECCOMP_RET_DATA)));
-    for (std::size_t i = 0; i < rules.size(); ++i) {
-        if (overriding[i]) POSTERN_TRY(add_rule(context.get(), rules[i]));
-    }
-    POSTERN_ASSIGN(Program program, export_program(context.get()));
-    for (std::size_t i = 0; i < program.size(); ++i) {
-        if (program[i].code != (BPF_RET | BPF_K) || program[i].k != kMarkerAction) continue;
-        const auto to_end = static_cast<std::uint32_t>(program.size() - i - 1);
-        program[i] = BPF_STMT(BPF_JMP | BPF_JA, to_end);
-    }
-    return program;
-}
-
-/// ENOSYS for calls that are newer than the profile.
-Program newer_calls_prefix(int newest) {
-    return {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 4),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, kX32Bit, 2, 0),
-        BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, static_cast<std::uint32_t>(newest), 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-    };
-}
-
 bool refuses(const SeccompAction& action) {
     return action.kind != SeccompAction::Kind::Allow && action.kind != SeccompAction::Kind::Log &&
            action.kind != SeccompAction::Kind::Trace;
 }
 
+/// What a profile says of one call.
+struct CallRules {
+    std::optional<SeccompAction> general;
+    std::vector<const SeccompRule*> specific;  ///< those that compare arguments
+};
+
+std::map<int, CallRules> rules_by_call(const std::vector<SeccompRule>& rules) {
+    std::map<int, CallRules> calls;
+    for (const SeccompRule& rule : rules) {
+        CallRules& call = calls[rule.number];
+        if (!rule.arguments.empty()) {
+            call.specific.push_back(&rule);
+        } else if (!call.general) {
+            call.general = rule.action;
+        }
+    }
+    return calls;
+}
+
+/// The program of one call whose arguments count; empty if they do not after all. The specific rules are
+/// asked first, where libseccomp would drop them silently beside a general one.
+Result<Program> compile_specific(const CallRules& call, const SeccompAction& otherwise) {
+    POSTERN_ASSIGN(const Context context, make_context(scmp_action(otherwise)));
+    bool has_one = false;
+    for (const SeccompRule* rule : call.specific) {
+        // libseccomp refuses a rule that does what the default does.
+        if (rule->action == otherwise) continue;
+        POSTERN_TRY(add_rule(context.get(), *rule));
+        has_one = true;
+    }
+    if (!has_one) return Program{};
+    return export_program(context.get());
+}
+
+/// Calls that are newer than the profile do not exist for it, so that programs fall back.
+SeccompAction action_of_newer(const SeccompProfile& profile) {
+    if (!refuses(profile.default_action) || profile.newest_number < 0) return profile.default_action;
+    return {SeccompAction::Kind::Errno, ENOSYS};
+}
+
+CallRange range_of(std::uint32_t first, const SeccompAction& action) {
+    return {first, verdict_of(action), -1};
+}
+
 }  // namespace
 
 Result<std::vector<sock_filter>> compile_seccomp_filter(const SeccompProfile& profile) {
-    const std::vector<bool> overriding = find_overriding(profile.rules);
-    POSTERN_ASSIGN(const Context context, make_context(scmp_action(profile.default_action)));
-    for (std::size_t i = 0; i < profile.rules.size(); ++i) {
-        // libseccomp refuses a rule that does what the default does.
-        if (overriding[i] || profile.rules[i].action == profile.default_action) continue;
-        POSTERN_TRY(add_rule(context.get(), profile.rules[i]));
+    std::vector<CallRange> ranges{range_of(0, profile.default_action)};
+    std::vector<Program> programs;
+    for (const auto& [number, call] : rules_by_call(profile.rules)) {
+        const SeccompAction action = call.general.value_or(profile.default_action);
+        const auto first = static_cast<std::uint32_t>(number);
+        POSTERN_ASSIGN(Program specific, compile_specific(call, action));
+        ranges.push_back(range_of(first, action));
+        if (!specific.empty()) {
+            ranges.back().program = static_cast<int>(programs.size());
+            programs.push_back(std::move(specific));
+        }
+        ranges.push_back(range_of(first + 1, profile.default_action));
     }
-    Program program;
-    const SeccompAction enosys{SeccompAction::Kind::Errno, ENOSYS};
-    if (refuses(profile.default_action) && profile.default_action != enosys && profile.newest_number >= 0) {
-        program = newer_calls_prefix(profile.newest_number);
+    const auto newer = static_cast<std::uint32_t>(profile.newest_number + 1);
+    ranges.push_back(range_of(newer, action_of_newer(profile)));
+    // Their numbers mean other calls than the ones allowed here.
+    ranges.push_back(range_of(kX32Bit, {SeccompAction::Kind::KillProcess}));
+    // What a tracer has made of a call that is to be skipped.
+    ranges.push_back(range_of(kSkippedCall, profile.default_action));
+    std::stable_sort(ranges.begin(), ranges.end(),
+                     [](const CallRange& a, const CallRange& b) { return a.first < b.first; });
+    // Of those that begin at the same number the last one counts.
+    std::vector<CallRange> distinct;
+    for (const CallRange& range : ranges) {
+        if (!distinct.empty() && distinct.back().first == range.first) distinct.pop_back();
+        distinct.push_back(range);
     }
-    if (std::find(overriding.begin(), overriding.end(), true) != overriding.end()) {
-        POSTERN_ASSIGN(const Program specific, compile_overriding(profile.rules, overriding));
-        program.insert(program.end(), specific.begin(), specific.end());
-    }
-    POSTERN_ASSIGN(const Program main, export_program(context.get()));
-    program.insert(program.end(), main.begin(), main.end());
+    Program program = make_call_tree(distinct, programs);
     if (program.size() > BPF_MAXINSNS) {
         return fail(
             "seccomp: the filter has {} instructions, more than the kernel takes ({}); use fewer rules",

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/seccomp_filter.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
+#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 #include <linux/audit.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <sstream>
 
 #include "tests/unit/bpf_interpreter.h"
@@ -256,6 +261,215 @@ TEST_F(DefaultProfile, UnknownCallsDoNotExist) {
     EXPECT_EQ(verdict(program_, 5000), refused(ENOSYS));
     EXPECT_EQ(verdict(program_, SYS_read | 0x40000000), SECCOMP_RET_KILL_PROCESS);
     EXPECT_EQ(verdict(program_, 3, {}, AUDIT_ARCH_I386), SECCOMP_RET_KILL_PROCESS);
+}
+
+/// What a profile says, read from it call by call: the model that filters are compared with.
+class Model {
+  public:
+    explicit Model(SeccompProfile profile) : profile_(std::move(profile)) {}
+
+    [[nodiscard]] std::uint32_t verdict(const seccomp_data& data) const {
+        const auto number = static_cast<std::uint32_t>(data.nr);
+        if (data.arch != AUDIT_ARCH_X86_64) return SECCOMP_RET_KILL_PROCESS;
+        if (number >= 0x40000000 && data.nr != -1) return SECCOMP_RET_KILL_PROCESS;
+        if (data.nr > profile_.newest_number && profile_.newest_number >= 0 &&
+            profile_.default_action.kind != SeccompAction::Kind::Allow &&
+            profile_.default_action.kind != SeccompAction::Kind::Log &&
+            profile_.default_action.kind != SeccompAction::Kind::Trace)
+            return refused(ENOSYS);
+        const SeccompRule* general = nullptr;
+        for (const SeccompRule& rule : profile_.rules) {
+            if (rule.number == data.nr && rule.arguments.empty() && general == nullptr) general = &rule;
+        }
+        const SeccompAction& otherwise = general != nullptr ? general->action : profile_.default_action;
+        for (const SeccompRule& rule : profile_.rules) {
+            if (rule.number == data.nr && !rule.arguments.empty() && rule.action != otherwise &&
+                fits(rule, data))
+                return word(rule.action);
+        }
+        return word(otherwise);
+    }
+
+    [[nodiscard]] const SeccompProfile& profile() const { return profile_; }
+
+  private:
+    static std::uint32_t word(const SeccompAction& action) {
+        switch (action.kind) {
+            case SeccompAction::Kind::Allow:
+                return kAllow;
+            case SeccompAction::Kind::Log:
+                return SECCOMP_RET_LOG;
+            case SeccompAction::Kind::Errno:
+                return refused(action.value);
+            case SeccompAction::Kind::Trace:
+                return SECCOMP_RET_TRACE | action.value;
+            case SeccompAction::Kind::Trap:
+                return SECCOMP_RET_TRAP;
+            case SeccompAction::Kind::KillThread:
+                return SECCOMP_RET_KILL_THREAD;
+            case SeccompAction::Kind::KillProcess:
+                break;
+        }
+        return SECCOMP_RET_KILL_PROCESS;
+    }
+
+    static bool compares(const SeccompArgument& argument, std::uint64_t value) {
+        switch (argument.op) {
+            case SeccompArgument::Op::NotEqual:
+                return value != argument.value;
+            case SeccompArgument::Op::Less:
+                return value < argument.value;
+            case SeccompArgument::Op::LessEqual:
+                return value <= argument.value;
+            case SeccompArgument::Op::Equal:
+                return value == argument.value;
+            case SeccompArgument::Op::GreaterEqual:
+                return value >= argument.value;
+            case SeccompArgument::Op::Greater:
+                return value > argument.value;
+            case SeccompArgument::Op::MaskedEqual:
+                break;
+        }
+        return (value & argument.value) == argument.value_two;
+    }
+
+    /// Comparisons of one argument are alternatives, as runc has it, if any argument is compared twice.
+    static bool fits(const SeccompRule& rule, const seccomp_data& data) {
+        std::array<int, 6> uses = {};
+        for (const SeccompArgument& argument : rule.arguments) ++uses[argument.index];
+        const bool either = std::any_of(uses.begin(), uses.end(), [](int count) { return count > 1; });
+        const auto one = [&](const SeccompArgument& argument) {
+            return compares(argument, data.args[argument.index]);
+        };
+        return either ? std::any_of(rule.arguments.begin(), rule.arguments.end(), one)
+                      : std::all_of(rule.arguments.begin(), rule.arguments.end(), one);
+    }
+
+    SeccompProfile profile_;
+};
+
+/// What is worth asking of a filter's arguments: what its rules name, what lies beside it, what has other
+/// high bits.
+std::vector<std::uint64_t> telling_values(const SeccompProfile& profile, int number) {
+    std::vector<std::uint64_t> values{0, ~std::uint64_t{0}};
+    for (const SeccompRule& rule : profile.rules) {
+        if (rule.number != number) continue;
+        for (const SeccompArgument& argument : rule.arguments) {
+            for (const std::uint64_t value : {argument.value, argument.value_two}) {
+                for (const std::uint64_t each :
+                     {value, value - 1, value + 1, value ^ (std::uint64_t{1} << 33)})
+                    values.push_back(each);
+            }
+        }
+    }
+    return values;
+}
+
+/// Each number up to beyond the newest, and those at the borders of other ABIs, with each telling value in
+/// each argument. The number of questions.
+std::size_t compare_with_model(const Model& model, const std::vector<sock_filter>& program) {
+    std::vector<std::uint32_t> numbers{0x3fffffff, 0x40000000, 0x40000001, 0x7fffffff,
+                                       0x80000000, 0xfffffffe, 0xffffffff, 5000};
+    for (std::uint32_t number = 0; number < 600; ++number) numbers.push_back(number);
+    std::size_t questions = 0;
+    for (const std::uint32_t number : numbers) {
+        const auto values = telling_values(model.profile(), static_cast<int>(number));
+        for (const std::uint32_t arch :
+             std::array<std::uint32_t, 3>{AUDIT_ARCH_X86_64, AUDIT_ARCH_I386, AUDIT_ARCH_AARCH64}) {
+            for (std::size_t index = 0; index < 6; ++index) {
+                for (const std::uint64_t value : values) {
+                    for (const std::uint64_t rest :
+                         {std::uint64_t{0}, value, values[questions % values.size()]}) {
+                        seccomp_data data = {};
+                        data.nr = static_cast<int>(number);
+                        data.arch = arch;
+                        std::fill(std::begin(data.args), std::end(data.args), rest);
+                        data.args[index] = value;
+                        ++questions;
+                        const auto wanted = model.verdict(data);
+                        const auto got = run_bpf(program, data);
+                        if (wanted == got) continue;
+                        ADD_FAILURE()
+                            << "call " << data.nr << " of " << std::hex << arch << ", argument " << index
+                            << " " << value << ", the others " << rest << ": " << got << ", not " << wanted;
+                        return questions;
+                    }
+                }
+            }
+        }
+    }
+    return questions;
+}
+
+Model model_of(const std::string& json) {
+    auto profile = parse_seccomp_profile(json, SeccompConditions{{}, 6, 12});
+    if (!profile) throw std::runtime_error(profile.error().message);
+    return Model(std::move(*profile));
+}
+
+TEST(SeccompFilter, SaysOfEachCallWhatItsProfileSays) {
+    const auto root = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path();
+    for (const std::string& file : {(root / "profiles/seccomp/default.json").string(),
+                                    std::string("/usr/share/containers/seccomp.json")}) {
+        SCOPED_TRACE(file);
+        const Model model = model_of(read_text(file));
+        auto program = compile_seccomp_filter(model.profile());
+        ASSERT_TRUE(program);
+        EXPECT_GT(compare_with_model(model, *program), 50000U);
+        // The comparison is one: a changed number is found.
+        for (sock_filter& instruction : *program) {
+            if (instruction.code == (BPF_JMP | BPF_JGE | BPF_K)) ++instruction.k;
+        }
+        EXPECT_NONFATAL_FAILURE(compare_with_model(model, *program), "not");
+        EXPECT_LT(program->size(), 400U);
+    }
+}
+
+/// Profiles of all shapes, with what tells trees apart: runs and single calls, few actions and many, more
+/// ranges than a conditional jump can skip.
+TEST(SeccompFilter, SaysWhatAnyProfileSays) {
+    std::mt19937 random(4711);
+    const auto below = [&](int bound) { return static_cast<int>(random() % static_cast<unsigned>(bound)); };
+    const std::vector<SeccompAction> actions{
+        {SeccompAction::Kind::Allow, 0},       {SeccompAction::Kind::Errno, EPERM},
+        {SeccompAction::Kind::Errno, EACCES},  {SeccompAction::Kind::Log, 0},
+        {SeccompAction::Kind::KillProcess, 0}, {SeccompAction::Kind::Trap, 0},
+        {SeccompAction::Kind::Trace, 7},       {SeccompAction::Kind::KillThread, 0}};
+    const auto any_action = [&](std::size_t kinds) { return actions[random() % kinds]; };
+    std::size_t longest = 0;
+    for (int round = 0; round < 60; ++round) {
+        SCOPED_TRACE(round);
+        SeccompProfile profile;
+        const std::size_t kinds = 2 + random() % (actions.size() - 1);
+        profile.default_action = any_action(kinds);
+        const int density = 1 + below(20);
+        for (int number = 0; number < 470; ++number) {
+            if (below(20) >= density) continue;
+            SeccompRule rule{fmt::format("call {}", number), number, any_action(kinds), {}};
+            const bool specific = below(12) == 0;
+            if (!specific || below(2) == 0) profile.rules.push_back(rule);
+            if (specific) {
+                rule.action = any_action(kinds);
+                for (unsigned index = 0; index < 6; ++index) {
+                    if (below(3) != 0) continue;
+                    SeccompArgument argument{index, static_cast<SeccompArgument::Op>(below(7)), random() % 64,
+                                             0};
+                    if (argument.op == SeccompArgument::Op::MaskedEqual)
+                        argument.value_two = argument.value & random();
+                    if (argument.value == 0) argument.value = 1;
+                    rule.arguments.push_back(argument);
+                }
+                if (!rule.arguments.empty()) profile.rules.push_back(rule);
+            }
+            profile.newest_number = number;
+        }
+        const Model model(profile);
+        const auto program = compile_seccomp_filter(profile);
+        ASSERT_TRUE(program) << program.error().message;
+        longest = std::max(longest, program->size());
+        compare_with_model(model, *program);
+    }
+    EXPECT_GT(longest, 600U);
 }
 
 /// Of Debian's golang-github-containers-common.
