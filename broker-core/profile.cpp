@@ -270,7 +270,9 @@ Status check_profile(const Profile& profile) {
 std::vector<std::string> weakenings(const Profile& profile) {
     std::vector<std::string> found;
     const SandboxProfile& sandbox = profile.sandbox;
-    if (sandbox.seccomp == "none")
+    if (sandbox.seccomp_program)
+        found.emplace_back("--seccomp: whatever its program lets through is open to the client");
+    else if (sandbox.seccomp == "none")
         found.emplace_back("sandbox.seccomp is \"none\": every system call is open to the client");
     if (!sandbox.no_new_privs)
         found.emplace_back("sandbox.no_new_privs is false: set-uid programs work in the client");

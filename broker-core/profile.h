@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <linux/filter.h>
+
 #include <chrono>
 #include <cstdint>
 #include <map>
@@ -108,6 +110,8 @@ struct SandboxProfile {
     std::string root = "host-ro";  ///< "host-ro", "empty", or an absolute path
     std::vector<MountEntry> mounts;
     std::string seccomp = "default";  ///< "default", "none", or a file, relative to the profile's folder
+    /// The program itself, in place of what `seccomp` says. Of the command line.
+    std::optional<std::vector<sock_filter>> seccomp_program;
     std::vector<std::string> capabilities;
     bool no_new_privs = true;
     std::string landlock = "auto";

@@ -13,17 +13,15 @@
 #include <filesystem>
 #include <tuple>
 
-#include "broker-core/file.h"
 #include "launcher/bwrap_options.h"
 #include "launcher/client_environment.h"
+#include "launcher/raw_filter.h"
 #include "launcher/supervise.h"
 #include "launcher/syscalls.h"
 #include "launcher/user_namespace_rules.h"
 
 namespace postern {
 namespace {
-
-constexpr std::size_t kMaxFilterBytes = std::size_t{BPF_MAXINSNS} * sizeof(sock_filter);
 
 /// bubblewrap's own status for everything that goes wrong before the command runs.
 int refuse(const Error& error, bool level_prefix) {
@@ -69,23 +67,10 @@ std::vector<int> inheritable_fds() {
     return fds;
 }
 
-Result<std::vector<sock_filter>> read_filter(int fd) {
-    const auto read = read_to_end(fd, kMaxFilterBytes);
-    if (!read && read.error().errnum == EFBIG)
-        return fail("--seccomp: fd {} has more than {} instructions", fd, BPF_MAXINSNS);
-    if (!read) return fail("Can't read seccomp data: {}", read.error().message);
-    const std::string& bytes = *read;
-    ::close(fd);
-    if (bytes.size() % sizeof(sock_filter) != 0)
-        return fail("Invalid seccomp data, must be multiple of {}", sizeof(sock_filter));
-    std::vector<sock_filter> program(bytes.size() / sizeof(sock_filter));
-    bytes.copy(reinterpret_cast<char*>(program.data()), bytes.size());
-    return program;
-}
-
 Status take_filters(BwrapRequest& request) {
     for (const int fd : request.filters) {
-        POSTERN_ASSIGN(auto program, read_filter(fd));
+        POSTERN_ASSIGN(auto program, read_raw_filter(fd));
+        ::close(fd);
         request.spec.seccomp.push_back(std::move(program));
     }
     return {};

@@ -7,9 +7,12 @@
 #include <algorithm>
 #include <climits>
 #include <filesystem>
+#include <type_traits>
 
 #include "broker-core/json_reader.h"
 #include "broker-core/quantity.h"
+#include "launcher/raw_filter.h"
+#include "launcher/sandbox_spec.h"
 
 namespace postern {
 namespace {
@@ -67,6 +70,13 @@ Result<int> parse_fd(const std::string& text) {
     return fd;
 }
 
+/// Mount's option for the mode that was given before, with `usual` where none was.
+std::string taken_mode(PendingFlags& pending, const char* usual) {
+    const std::string mode = pending.mode.value_or(usual);
+    pending.mode.reset();
+    return "mode=" + mode;
+}
+
 Status add_from_fd(SandboxProfile& sandbox, const std::string& type, const Words& words, Words options) {
     POSTERN_ASSIGN(const int fd, parse_fd(words[0]));
     POSTERN_TRY(add_mount(sandbox, type, "", words[1], std::move(options)));
@@ -83,6 +93,54 @@ Status bind_fd(SandboxProfile& sandbox, const Words& words, const std::string& a
     POSTERN_TRY(add_mount(sandbox, "bind", path.string(), words[1], {access}));
     sandbox.mounts.back().fd = fd;
     return {};
+}
+
+Status tmpfs(SandboxProfile& sandbox, PendingFlags& pending, const Words& words) {
+    Words options;
+    if (pending.mode) options.push_back(taken_mode(pending, ""));
+    if (pending.size) options.push_back("size=" + *pending.size);
+    pending.size.reset();
+    return add_mount(sandbox, "tmpfs", "", words[0], std::move(options));
+}
+
+Status overlay(SandboxProfile& sandbox, PendingFlags& pending, const std::string& target, Words options,
+               size_t least) {
+    if (pending.layers.size() < least)
+        return fail("needs at least {} --overlay-src before it, has {}", least, pending.layers.size());
+    std::string layers;
+    // The flags name them from the bottom up, and overlayfs wants the top first.
+    for (auto layer = pending.layers.rbegin(); layer != pending.layers.rend(); ++layer) {
+        if (!layers.empty()) layers += ':';
+        for (const char c : *layer) {
+            if (c == ':' || c == '\\') layers += '\\';
+            layers += c;
+        }
+    }
+    pending.layers.clear();
+    options.push_back("lowerdir=" + layers);
+    return add_mount(sandbox, "overlay", "", target, std::move(options));
+}
+
+template <typename Flag>
+void add_overlay_flags(const Flag& flag) {
+    flag("--overlay-src", 1, "SRC", "a lower folder of the overlay that follows, above those before it",
+         [](SandboxProfile&, PendingFlags& pending, const Words& words) -> Status {
+             pending.layers.push_back(absolute(words[0]));
+             return {};
+         });
+    flag("--overlay", 3, "RWSRC WORKDIR DEST", "overlay on DEST that writes to RWSRC",
+         [](SandboxProfile& sandbox, PendingFlags& pending, const Words& words) {
+             return overlay(sandbox, pending, words[2],
+                            {"upperdir=" + absolute(words[0]), "workdir=" + absolute(words[1])}, 1);
+         });
+    flag("--tmp-overlay", 1, "DEST", "overlay on DEST that forgets what is written",
+         [](SandboxProfile& sandbox, PendingFlags& pending, const Words& words) {
+             return overlay(sandbox, pending, words[0], {"scratch"}, 1);
+         });
+    flag("--ro-overlay", 1, "DEST", "overlay on DEST, read-only",
+         [](SandboxProfile& sandbox, PendingFlags& pending, const Words& words) {
+             return overlay(sandbox, pending, words[0], {}, 2);
+         });
 }
 
 /// bubblewrap's other ways to fill the tree.
@@ -105,9 +163,22 @@ void add_file_flags(const Flag& flag) {
          [](SandboxProfile& sandbox, const Words& words) {
              return add_mount(sandbox, "mqueue", "", words[0], {});
          });
-    flag("--dir", 1, "DEST", "make a folder", [](SandboxProfile& sandbox, const Words& words) {
-        return add_mount(sandbox, "dir", "", words[0], {});
-    });
+    flag("--perms", 1, "OCTAL", "mode of what the next flag makes: --dir, --tmpfs, --file, --bind-data",
+         [](SandboxProfile&, PendingFlags& pending, const Words& words) -> Status {
+             pending.mode = words[0];
+             return {};
+         });
+    flag("--size", 1, "BYTES", "size of the next --tmpfs",
+         [](SandboxProfile&, PendingFlags& pending, const Words& words) -> Status {
+             const auto size = parse_quantity(words[0]);
+             if (!size || *size == 0) return fail("\"{}\" is no size", words[0]);
+             pending.size = std::to_string(*size);
+             return {};
+         });
+    flag("--dir", 1, "DEST", "make a folder",
+         [](SandboxProfile& sandbox, PendingFlags& pending, const Words& words) {
+             return add_mount(sandbox, "dir", "", words[0], {taken_mode(pending, "0755")});
+         });
     flag("--symlink", 2, "SRC DEST", "make a symbolic link at DEST to SRC",
          [](SandboxProfile& sandbox, const Words& words) -> Status {
              POSTERN_TRY(add_mount(sandbox, "symlink", "", words[1], {}));
@@ -115,12 +186,16 @@ void add_file_flags(const Flag& flag) {
              return {};
          });
     flag("--file", 2, "FD DEST", "make a file with what FD has",
-         [](SandboxProfile& sandbox, const Words& words) { return add_from_fd(sandbox, "file", words, {}); });
+         [](SandboxProfile& sandbox, PendingFlags& pending, const Words& words) {
+             return add_from_fd(sandbox, "file", words, {taken_mode(pending, "0666")});
+         });
     flag("--bind-data", 2, "FD DEST", "the same, bound on DEST, writable",
-         [](SandboxProfile& sandbox, const Words& words) { return add_from_fd(sandbox, "data", words, {}); });
+         [](SandboxProfile& sandbox, PendingFlags& pending, const Words& words) {
+             return add_from_fd(sandbox, "data", words, {taken_mode(pending, "0600")});
+         });
     flag("--ro-bind-data", 2, "FD DEST", "the same, bound on DEST, read-only",
-         [](SandboxProfile& sandbox, const Words& words) {
-             return add_from_fd(sandbox, "data", words, {"ro"});
+         [](SandboxProfile& sandbox, PendingFlags& pending, const Words& words) {
+             return add_from_fd(sandbox, "data", words, {taken_mode(pending, "0600"), "ro"});
          });
     flag("--chmod", 2, "OCTAL PATH", "change the mode of what is there",
          [](SandboxProfile& sandbox, const Words& words) {
@@ -132,13 +207,28 @@ void add_file_flags(const Flag& flag) {
          });
 }
 
+/// Most flags mean nothing to those behind them.
+template <typename Change>
+Status call(const Change& change, SandboxProfile& sandbox, PendingFlags& pending, const Words& words) {
+    if constexpr (std::is_invocable_v<Change, SandboxProfile&, PendingFlags&, const Words&>) {
+        return change(sandbox, pending, words);
+    } else {
+        return change(sandbox, words);
+    }
+}
+
+std::string lower_case(std::string text) {
+    std::transform(text.begin(), text.end(), text.begin(),
+                   [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+    return text;
+}
+
 }  // namespace
 
 void SandboxFlags::add_to(CLI::App& command) {
     // Each flag may stand several times; its words come in multiples of `count`.
     const auto flag = [&](const std::string& name, int count, const std::string& words,
-                          const std::string& help,
-                          const std::function<Status(SandboxProfile&, const Words&)>& change) {
+                          const std::string& help, const auto& change) {
         command
             .add_option_function<Words>(
                 name,
@@ -147,11 +237,12 @@ void SandboxFlags::add_to(CLI::App& command) {
                          i += static_cast<size_t>(count)) {
                         const auto begin = all.begin() + static_cast<std::ptrdiff_t>(i);
                         const Words some(begin, begin + count);
-                        changes_.push_back([name, change, some](SandboxProfile& sandbox) -> Status {
-                            if (auto changed = change(sandbox, some); !changed)
-                                return propagate(std::move(changed), name);
-                            return {};
-                        });
+                        changes_.push_back(
+                            [name, change, some](SandboxProfile& sandbox, PendingFlags& pending) -> Status {
+                                if (auto changed = call(change, sandbox, pending, some); !changed)
+                                    return propagate(std::move(changed), name);
+                                return {};
+                            });
                     }
                 },
                 help)
@@ -179,10 +270,11 @@ void SandboxFlags::add_to(CLI::App& command) {
     flag("--ro-bind", 2, "SRC DEST", "bind a file or folder of the host, read-only", bind("ro", false));
     flag("--bind", 2, "SRC DEST", "bind a file or folder of the host, writable", bind("rw", false));
     flag("--dev-bind", 2, "SRC DEST", "bind with device nodes usable", bind("rw", true));
-    flag("--tmpfs", 1, "DEST", "mount a fresh tmpfs", bare_mount("tmpfs"));
+    flag("--tmpfs", 1, "DEST", "mount a fresh tmpfs", tmpfs);
     flag("--proc", 1, "DEST", "mount the sandbox's /proc", bare_mount("proc"));
     flag("--dev", 1, "DEST", "mount a minimal /dev", bare_mount("dev"));
     add_file_flags(flag);
+    add_overlay_flags(flag);
     flag("--setenv", 2, "NAME VALUE", "set an environment variable",
          [](SandboxProfile& sandbox, const Words& words) -> Status {
              if (words[0].empty() || words[0].find('=') != std::string::npos)
@@ -223,6 +315,20 @@ void SandboxFlags::add_to(CLI::App& command) {
              sandbox.capabilities.push_back(words[0]);
              return {};
          });
+    flag("--cap-drop", 1, "CAP", "keep it no more; ALL: none",
+         [](SandboxProfile& sandbox, const Words& words) -> Status {
+             const std::string name = lower_case(words[0]);
+             if (name == "all") {
+                 sandbox.capabilities.clear();
+                 return {};
+             }
+             POSTERN_ASSIGN(const unsigned dropped, capability_from_name(name));
+             std::erase_if(sandbox.capabilities, [&](const std::string& kept) {
+                 const auto number = capability_from_name(kept);
+                 return number && *number == dropped;
+             });
+             return {};
+         });
     flag("--root", 1, "host-ro|empty|DIR", "what / is inside",
          [](SandboxProfile& sandbox, const Words& words) -> Status {
              sandbox.root = words[0] == "host-ro" || words[0] == "empty" ? words[0] : absolute(words[0]);
@@ -231,6 +337,12 @@ void SandboxFlags::add_to(CLI::App& command) {
     flag("--seccomp-profile", 1, "default|none|FILE", "OCI seccomp profile",
          [](SandboxProfile& sandbox, const Words& words) -> Status {
              sandbox.seccomp = words[0] == "default" || words[0] == "none" ? words[0] : absolute(words[0]);
+             return {};
+         });
+    flag("--seccomp", 1, "FD", "the program for seccomp(2) that is read from FD, in place of a profile",
+         [](SandboxProfile& sandbox, const Words& words) -> Status {
+             POSTERN_ASSIGN(const int fd, parse_fd(words[0]));
+             POSTERN_ASSIGN(sandbox.seccomp_program, read_raw_filter(fd));
              return {};
          });
     flag("--rlimit", 1, "NAME=SOFT:HARD", "resource limit",
@@ -247,12 +359,13 @@ void SandboxFlags::add_to(CLI::App& command) {
             .add_flag_callback(
                 "--share-" + name,
                 [this, name] {
-                    changes_.push_back([name](SandboxProfile& sandbox) -> Status {
+                    changes_.push_back([name](SandboxProfile& sandbox, PendingFlags&) -> Status {
                         std::erase(sandbox.namespaces, name);
                         return {};
                     });
                 },
                 "share the host's " + what)
+            ->trigger_on_parse()
             ->group("Sandbox");
     };
     flag("--netns", 1, "FILE", "join this network namespace, e.g. /run/netns/NAME",
@@ -274,7 +387,7 @@ void SandboxFlags::add_to(CLI::App& command) {
             .add_flag_callback(
                 name,
                 [this, member, value] {
-                    changes_.push_back([member, value](SandboxProfile& sandbox) -> Status {
+                    changes_.push_back([member, value](SandboxProfile& sandbox, PendingFlags&) -> Status {
                         sandbox.*member = value;
                         return {};
                     });
@@ -290,6 +403,32 @@ void SandboxFlags::add_to(CLI::App& command) {
     plain("--new-session", "a session of its own, as without this flag", &SandboxProfile::new_session, true);
     plain("--share-session", "stay in the caller's session, with its terminal", &SandboxProfile::new_session,
           false);
+    const auto unshare = [&](const std::string& name, const std::vector<std::string>& namespaces,
+                             const std::string& what) {
+        command
+            .add_flag_callback(
+                "--unshare-" + name,
+                [this, namespaces] {
+                    changes_.push_back([namespaces](SandboxProfile& sandbox, PendingFlags&) -> Status {
+                        for (const std::string& each : namespaces) {
+                            std::erase(sandbox.namespaces, each);
+                            sandbox.namespaces.push_back(each);
+                        }
+                        return {};
+                    });
+                },
+                what)
+            ->trigger_on_parse()
+            ->group("Sandbox");
+    };
+    command
+        .add_flag_callback(
+            "--die-with-parent", [] {}, "the client dies with postern, as without this flag")
+        ->group("Sandbox");
+    unshare("all", {"user", "pid", "net", "ipc", "uts", "cgroup"},
+            "all namespaces that --share-… names, as without flags");
+    for (const char* name : {"user", "pid", "net", "ipc", "uts", "cgroup"})
+        unshare(name, {name}, fmt::format("an own {} namespace", name));
     share("net", "network");
     share("pid", "process ids");
     share("ipc", "System V IPC");
@@ -299,7 +438,7 @@ void SandboxFlags::add_to(CLI::App& command) {
         .add_flag_callback(
             "--clearenv",
             [this] {
-                changes_.push_back([](SandboxProfile& sandbox) -> Status {
+                changes_.push_back([](SandboxProfile& sandbox, PendingFlags&) -> Status {
                     sandbox.env_set.clear();
                     sandbox.env_keep.clear();
                     return {};
@@ -312,7 +451,12 @@ void SandboxFlags::add_to(CLI::App& command) {
 }
 
 Status SandboxFlags::apply(SandboxProfile& sandbox) const {
-    for (const Change& change : changes_) POSTERN_TRY(change(sandbox));
+    PendingFlags pending;
+    for (const Change& change : changes_) POSTERN_TRY(change(sandbox, pending));
+    if (pending.mode) return fail("--perms: no --dir, --tmpfs, --file or --bind-data follows it");
+    if (pending.size) return fail("--size: no --tmpfs follows it");
+    if (!pending.layers.empty())
+        return fail("--overlay-src: no --overlay, --tmp-overlay or --ro-overlay follows it");
     return {};
 }
 

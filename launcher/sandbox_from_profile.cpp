@@ -28,6 +28,7 @@ Result<std::vector<sock_filter>> seccomp_program(const Profile& profile, const S
                                                  std::vector<ReadFile>* read, bool& reaches_keys) {
     const std::string& name = profile.sandbox.seccomp;
     reaches_keys = true;
+    if (profile.sandbox.seccomp_program) return *profile.sandbox.seccomp_program;
     if (name == "none") return std::vector<sock_filter>{};
     std::string file = name;
     if (name == "default") {

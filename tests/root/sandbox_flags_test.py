@@ -5,6 +5,7 @@
 Each is seen from inside, and beside each stands the launch without it."""
 
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -120,6 +121,61 @@ class Flags(unittest.TestCase):
         self.assertNotEqual(run(script="readlink /proc/self/ns/net").stdout.strip(), os.readlink(path))
         self.assertRefused("/no/such", "--netns", "/no/such")
         self.assertRefused("joining the network namespace", "--netns", "/etc/passwd")
+
+    def test_modes_and_sizes(self):
+        self.assertOut("700 drwxrwx--- 1.0M", "--perms", "0700", "--dir", "/tmp/a", "--perms", "0770", "--size", "1MiB", "--tmpfs", "/mnt",
+                       script="echo $(stat -c %a /tmp/a) $(stat -c %A /mnt) $(df -h --output=size /mnt | tail -1)")
+        fd = self.read_only(b"x")
+        self.assertOut("640", "--perms", "0640", "--file", str(fd), "/tmp/f", pass_fds=[fd], script="stat -c %a /tmp/f")
+        # Of the next only.
+        self.assertOut("700 755", "--perms", "0700", "--dir", "/tmp/a", "--dir", "/tmp/b", script="echo $(stat -c %a /tmp/a /tmp/b)")
+        self.assertRefused("no --tmpfs follows", "--size", "4096")
+        self.assertRefused("is no size", "--size", "much", "--tmpfs", "/mnt")
+        self.assertRefused("no --dir", "--perms", "0700")
+        self.assertRefused("not octal", "--perms", "0800", "--dir", "/tmp/a")
+
+    def test_overlays(self):
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+            os.chmod(folder, 0o755)
+            for name in ("low", "high", "up", "work"):
+                os.mkdir(f"{folder}/{name}")
+                os.chown(f"{folder}/{name}", 65534, 65534)
+            for name, text in (("low", "low"), ("high", "high")):
+                with open(f"{folder}/{name}/same", "w") as file:
+                    file.write(text)
+            layers = ["--overlay-src", f"{folder}/low", "--overlay-src", f"{folder}/high"]
+            self.assertOut("high kept", *layers, "--ro-overlay", "/mnt",
+                           script="echo $(cat /mnt/same) $( (echo x > /mnt/new) 2>/dev/null && echo written || echo kept)")
+            self.assertOut("x", *layers, "--tmp-overlay", "/mnt", script="echo x > /mnt/new && cat /mnt/new")
+            self.assertEqual(sorted(os.listdir(f"{folder}/high")), ["same"])
+            self.assertOut("x", *layers, "--overlay", f"{folder}/up", f"{folder}/work", "/mnt", script="echo x > /mnt/new && cat /mnt/new")
+            self.assertEqual(os.listdir(f"{folder}/up"), ["new"])
+        self.assertRefused("needs at least 1 --overlay-src", "--tmp-overlay", "/mnt")
+        self.assertRefused("follows it", "--overlay-src", "/usr")
+
+    def test_a_filter_from_an_fd(self):
+        # Allows all but uname(2), 63 on x86-64, which gets ENOENT.
+        fd = self.read_only(struct.pack("<" + "HBBI" * 4, 0x20, 0, 0, 0, 0x15, 0, 1, 63, 6, 0, 0, 0x50002, 6, 0, 0, 0x7fff0000))
+        refused = run("--seccomp", str(fd), script="uname", pass_fds=[fd])
+        self.assertIn("No such file", refused.stderr)
+        self.assertOut("Linux", script="uname")
+        odd = self.read_only(b"12345")
+        self.assertRefused("multiple of 8", "--seccomp", str(odd), pass_fds=[odd])
+        self.assertRefused("is not open", "--seccomp", "987")
+        wrong = self.read_only(struct.pack("<HBBI", 0x20, 0, 0, 0))  # does not end in a verdict
+        self.assertRefused("seccomp", "--seccomp", str(wrong), pass_fds=[wrong])
+
+    def test_capabilities_come_and_go(self):
+        script = "grep CapEff /proc/self/status | cut -f2"
+        self.assertOut("0000000000001000", "--cap-add", "net_admin", script=script)
+        self.assertOut("0000000000000000", "--cap-add", "net_admin", "--cap-drop", "CAP_NET_ADMIN", script=script)
+        self.assertOut("0000000000000400", "--cap-add", "net_admin", "--cap-drop", "ALL", "--cap-add", "net_bind_service", script=script)
+        self.assertRefused("no_such", "--cap-drop", "no_such")
+
+    def test_namespaces_by_bubblewraps_names(self):
+        own = os.readlink("/proc/self/ns/net")
+        self.assertOut(own, "--unshare-all", "--share-net", script="readlink /proc/self/ns/net")
+        self.assertNotEqual(run("--share-net", "--unshare-net", "--die-with-parent", script="readlink /proc/self/ns/net").stdout.strip(), own)
 
     def test_the_session(self):
         own = str(os.getsid(0))
