@@ -426,7 +426,7 @@ void SandboxFlags::add_to(CLI::App& command) {
             "--die-with-parent", [] {}, "the client dies with postern, as without this flag")
         ->group("Sandbox");
     unshare("all", {"user", "pid", "net", "ipc", "uts", "cgroup"},
-            "all namespaces that --share-… names, as without flags");
+            "an own namespace of each kind but time, as without flags");
     for (const char* name : {"user", "pid", "net", "ipc", "uts", "cgroup"})
         unshare(name, {name}, fmt::format("an own {} namespace", name));
     share("net", "network");
