@@ -22,22 +22,6 @@ constexpr std::size_t kMaxWords = 9000;
 constexpr std::size_t kMaxArgumentBytes = std::size_t{16} << 20;
 constexpr std::uint64_t kMaxTmpfsBytes = SIZE_MAX / 2;
 
-std::string joined(const Words& words, std::string_view between) {
-    std::string text;
-    for (const std::string& word : words) text += (text.empty() ? "" : std::string(between)) + word;
-    return text;
-}
-
-/// In the notation of Mount's "lowerdir".
-std::string escaped_layer(const std::string& path) {
-    std::string text;
-    for (const char c : path) {
-        if (c == ':' || c == '\\') text += '\\';
-        text += c;
-    }
-    return text;
-}
-
 void set_variable(std::vector<std::string>& environment, const std::string& name) {
     std::erase_if(environment, [&](const std::string& entry) {
         return entry.size() > name.size() && entry.starts_with(name) && entry[name.size()] == '=';
@@ -318,12 +302,8 @@ class Parser {
     Status add_overlay(std::size_t least, std::string_view least_text, Words options,
                        const std::string& target) {
         if (layers_.size() < least) return fail("{} requires at least {} --overlay-src", option_, least_text);
-        Words escaped;
-        // They come from the bottom up, and overlayfs wants the top first.
-        for (auto layer = layers_.rbegin(); layer != layers_.rend(); ++layer)
-            escaped.push_back(escaped_layer(*layer));
+        options.push_back(lower_layers_option(layers_));
         layers_.clear();
-        options.push_back("lowerdir=" + joined(escaped, ":"));
         add({Mount::Type::Overlay, "", target, std::move(options), -1});
         return {};
     }

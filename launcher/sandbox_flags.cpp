@@ -107,17 +107,8 @@ Status overlay(SandboxProfile& sandbox, PendingFlags& pending, const std::string
                size_t least) {
     if (pending.layers.size() < least)
         return fail("needs at least {} --overlay-src before it, has {}", least, pending.layers.size());
-    std::string layers;
-    // The flags name them from the bottom up, and overlayfs wants the top first.
-    for (auto layer = pending.layers.rbegin(); layer != pending.layers.rend(); ++layer) {
-        if (!layers.empty()) layers += ':';
-        for (const char c : *layer) {
-            if (c == ':' || c == '\\') layers += '\\';
-            layers += c;
-        }
-    }
+    options.push_back(lower_layers_option(pending.layers));
     pending.layers.clear();
-    options.push_back("lowerdir=" + layers);
     return add_mount(sandbox, "overlay", "", target, std::move(options));
 }
 

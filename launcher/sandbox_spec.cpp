@@ -162,6 +162,18 @@ std::string_view rlimit_name(int resource) {
     return "?";
 }
 
+std::string lower_layers_option(const std::vector<std::string>& from_bottom) {
+    std::string option = "lowerdir=";
+    for (auto layer = from_bottom.rbegin(); layer != from_bottom.rend(); ++layer) {
+        if (layer != from_bottom.rbegin()) option += ':';
+        for (const char c : *layer) {
+            if (c == ':' || c == '\\') option += '\\';
+            option += c;
+        }
+    }
+    return option;
+}
+
 Result<unsigned> capability_from_name(std::string_view name) {
     std::string lower(name);
     std::transform(lower.begin(), lower.end(), lower.begin(),

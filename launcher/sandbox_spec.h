@@ -198,6 +198,10 @@ std::string_view mount_type_name(Mount::Type type);
 Result<int> rlimit_from_name(std::string_view name);
 std::string_view rlimit_name(int resource);
 
+/// The "lowerdir=…" option of a Mount for these folders, named from the bottom up as bubblewrap has it.
+/// Overlayfs wants the top first, and ':' and '\\' escaped.
+std::string lower_layers_option(const std::vector<std::string>& from_bottom);
+
 /// "CAP_NET_ADMIN" or "net_admin" → 12, and back ("CAP_NET_ADMIN"). Error: unknown to this build.
 Result<unsigned> capability_from_name(std::string_view name);
 std::string capability_name(unsigned capability);
