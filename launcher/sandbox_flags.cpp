@@ -261,7 +261,7 @@ void SandboxFlags::add_to(CLI::App& command) {
     flag("--ro-bind", 2, "SRC DEST", "bind a file or folder of the host, read-only", bind("ro", false));
     flag("--bind", 2, "SRC DEST", "bind a file or folder of the host, writable", bind("rw", false));
     flag("--dev-bind", 2, "SRC DEST", "bind with device nodes usable", bind("rw", true));
-    flag("--tmpfs", 1, "DEST", "mount a fresh tmpfs", tmpfs);
+    flag("--tmpfs", 1, "DEST", "mount a fresh tmpfs", &tmpfs);
     flag("--proc", 1, "DEST", "mount the sandbox's /proc", bare_mount("proc"));
     flag("--dev", 1, "DEST", "mount a minimal /dev", bare_mount("dev"));
     add_file_flags(flag);
