@@ -651,6 +651,12 @@ void RunningClient::kill() {
     sys::pidfd_send_signal(pidfd_.get(), SIGKILL);
 }
 
+bool RunningClient::was_killed(const ClientExit& exit) const {
+    // Of a client that is pid 1 there is nobody else to tell; only from outside can it be killed.
+    return exit.kind == ClientExit::Kind::Lost ||
+           (is_init_ && exit.kind == ClientExit::Kind::Signaled && exit.value == SIGKILL);
+}
+
 ClientExit RunningClient::wait() {
     const siginfo_t end = await_end(pidfd_.get());
     StatusRecord record;

@@ -70,6 +70,8 @@ class RunningClient {
     [[nodiscard]] std::chrono::steady_clock::time_point started() const { return started_; }
     [[nodiscard]] std::optional<std::chrono::milliseconds> time_limit() const { return time_limit_; }
     [[nodiscard]] bool in_own_session() const { return own_session_; }
+    /// Whether `exit` is what kill() makes of it.
+    [[nodiscard]] bool was_killed(const ClientExit& exit) const;
 
     /// Sends `signal` to the client (init passes it on). Error: ESRCH, it is gone.
     Status send(int signal);

@@ -161,7 +161,7 @@ Result<Supervisor::Ended> Supervisor::wait_any() {
             if (polled[i].revents == 0) continue;
             Ended ended{slots_[i].number, slots_[i].client.wait()};
             // A client that ended by itself in the moment of the kill has its own status.
-            if (slots_[i].timed_out && ended.exit.kind == ClientExit::Kind::Lost)
+            if (slots_[i].timed_out && slots_[i].client.was_killed(ended.exit))
                 ended.exit = {ClientExit::Kind::TimeLimit, 0};
             slots_.erase(slots_.begin() + static_cast<std::ptrdiff_t>(i));
             return ended;

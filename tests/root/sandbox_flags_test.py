@@ -89,6 +89,11 @@ class Flags(unittest.TestCase):
         self.assertEqual(run("--as-pid-1", script="exit 7").returncode, 7)
         self.assertEqual(run("--as-pid-1", script="kill -9 $$; exit 3").returncode, 3)  # from inside, pid 1 cannot be killed
         self.assertRefused("pid namespace", "--as-pid-1", "--share-pid")
+        for more in ([], ["--as-pid-1"]):
+            limited = run("--time-limit", "200ms", *more, script="exec sleep 60")
+            self.assertEqual(limited.returncode, 124, limited.stderr)
+            self.assertIn("time limit", limited.stderr)
+            self.assertEqual(run("--time-limit", "60s", *more, script="exit 9").returncode, 9)
 
     def test_the_end_of_user_namespaces(self):
         script = "unshare --user true 2>/dev/null && echo made || echo refused"
