@@ -48,6 +48,8 @@ std::string mount_hint(const MountStep& step, const ChildReport& report) {
                "no full one: "
                "run outside of it, or with its /proc unmasked";
     }
+    if (step.kind == MountStep::Kind::Chmod && (errnum == ENOENT || errnum == EROFS))
+        return errnum == ENOENT ? "; there is no such file in the sandbox" : "; it is on a read-only mount";
     if (errnum == ENOENT || errnum == EROFS) {
         return "; the target is not there, and is only made in a tmpfs of the sandbox: use an existing one, "
                "or one below "

@@ -42,7 +42,8 @@ class Flags(unittest.TestCase):
                        script="echo $(stat -c %a /tmp/a/b) $(readlink /tmp/a/link) x")
         self.assertOut("x", script="echo $(ls /tmp) x")
         self.assertRefused("not octal", "--dir", "/tmp/a", "--chmod", "0999", "/tmp/a")
-        self.assertRefused("No such file", "--chmod", "0700", "/tmp/none")
+        self.assertRefused("no such file in the sandbox", "--chmod", "0700", "/tmp/none")
+        self.assertRefused("read-only mount", "--chmod", "0700", "/etc/passwd")
 
     def test_a_link_that_is_another_already(self):
         self.assertOut("/usr", "--symlink", "/usr", "/tmp/l", "--symlink", "/usr", "/tmp/l", script="readlink /tmp/l")
