@@ -3,7 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/limits.h>
-#include <poll.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,10 +14,8 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 
-#include "broker-core/scope_guard.h"
-#include "launcher/cgroup_path.h"
+#include "launcher/cgroup_file.h"
 
 namespace postern {
 namespace {
@@ -25,64 +23,11 @@ namespace {
 /// inode number of the first cgroup namespace, PROC_CGROUP_INIT_INO of include/linux/proc_ns.h.
 constexpr ino_t kFirstCgroupNamespace = 0xEFFFFFFB;
 
-std::string read_file(const std::string& path) {
-    std::ifstream file(path);
-    std::ostringstream text;
-    text << file.rdbuf();
-    return text.str();
-}
-
-/// 0 or errno.
-int write_at(int folder, const std::string& name, std::string_view value) {
-    const UniqueFd file(::openat(folder, name.c_str(), O_WRONLY | O_CLOEXEC));
-    if (!file) return errno;
-    return ::write(file.get(), value.data(), value.size()) == static_cast<ssize_t>(value.size()) ? 0 : errno;
-}
-
-bool holds_word(const std::string& words, std::string_view word) {
-    std::istringstream stream(words);
-    for (std::string each; stream >> each;) {
-        if (each == word) return true;
-    }
-    return false;
-}
-
-/// Whether the kernel would make a threaded domain of this cgroup if it enabled a controller in it. The root
-/// of the hierarchy, which has no type, may hold processes and limit its children as well.
-bool holds_processes_below_root(const std::string& folder) {
-    return ::access((folder + "/cgroup.type").c_str(), F_OK) == 0 &&
-           !read_file(folder + "/cgroup.procs").empty();
-}
-
-/// Lets children of `parent` have `controller`. It stays enabled: other launches, and whoever made a cgroup
-/// here since, may limit by it, and the kernel would drop their limits without a word.
-Status enable_controller(const std::string& parent, std::string_view controller) {
-    if (holds_word(read_file(parent + "/cgroup.subtree_control"), controller)) return {};
-    if (!holds_word(read_file(parent + "/cgroup.controllers"), controller)) {
-        return fail(
-            "{}: controller {} is not there; it may be bound to a cgroup v1 hierarchy, or not be delegated "
-            "to this cgroup: boot with cgroup v2 alone, or start with systemd-run --scope -p Delegate=yes",
-            parent, controller);
-    }
-    if (::access((parent + "/cgroup.subtree_control").c_str(), W_OK) != 0) {
-        return fail(
-            "{}: controller {} cannot be enabled, for this cgroup is not delegated to the launcher: start it "
-            "with systemd-run --user --scope -p Delegate=yes",
-            parent, controller);
-    }
-    // Asked, not tried: memory is refused with EBUSY, but cpu and pids would be enabled, and no process can
-    // be born in a cgroup below from then on, with limits or without.
-    if (holds_processes_below_root(parent)) {
-        return fail(
-            "{}: controller {} cannot be enabled while processes (postern is one) are in this cgroup itself; "
-            "let systemd limit it all (systemd-run -p MemoryMax=1G postern …), or start postern from the "
-            "root cgroup",
-            parent, controller);
-    }
-    const UniqueFd folder(::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    const int errnum = write_at(folder.get(), "cgroup.subtree_control", fmt::format("+{}", controller));
-    if (errnum == 0) return {};
-    return fail_errno(errnum, "{}: enabling controller {}", parent, controller);
+/// Whether nobody has the cgroup at `path`, as its launcher does as long as it lives: in another pid
+/// namespace it is not seen otherwise.
+bool is_deserted(const std::string& path) {
+    const UniqueFd folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    return folder && ::flock(folder.get(), LOCK_EX | LOCK_NB) == 0;
 }
 
 /// Removes what launchers that were killed left below `parent`: empty cgroups, named after a launcher that is
@@ -97,8 +42,23 @@ void sweep(const std::string& parent) {
         const char* digits = name.c_str() + kPrefix.size();
         const auto [end, error] = std::from_chars(digits, name.c_str() + name.size(), launcher);
         if (error != std::errc{} || (*end != '-' && *end != '\0')) continue;
-        if (::kill(launcher, 0) != 0 && errno == ESRCH) ::rmdir(entry.path().c_str());
+        if (::kill(launcher, 0) != 0 && errno == ESRCH && is_deserted(entry.path().string()))
+            ::rmdir(entry.path().c_str());
     }
+}
+
+/// Makes the folder `wanted`, or, where another launcher has that, one whose name goes on: in another pid
+/// namespace it may have the same pid. 0 or errno; `made` is its path.
+int make_folder(const std::string& wanted, std::string& made) {
+    constexpr int kMost = 1000;
+    for (int i = 0; i < kMost; ++i) {
+        made = i == 0 ? wanted : fmt::format("{}-{}", wanted, i);
+        if (::mkdir(made.c_str(), 0755) == 0) return 0;
+        if (errno != EEXIST) return errno;
+        // Of a dead launcher with this very pid: no sweep removes it.
+        if (is_deserted(made) && ::rmdir(made.c_str()) == 0 && ::mkdir(made.c_str(), 0755) == 0) return 0;
+    }
+    return EEXIST;
 }
 
 Result<std::uint64_t> cgroup_id(int folder) {
@@ -135,20 +95,14 @@ Result<Cgroup> Cgroup::create(std::string_view grant,
                         file);
         }
     }
-    POSTERN_ASSIGN(const CgroupPath own,
-                   own_cgroup(read_file("/proc/self/mountinfo"), read_file("/proc/self/cgroup")));
-    sweep(own.folder);
-    for (const auto& [file, value] : limits) {
-        if (Status enabled = enable_controller(own.folder, file.substr(0, file.find('.'))); !enabled) {
-            return propagate(std::move(enabled), fmt::format("cgroup: {}", file));
-        }
-    }
     Cgroup cgroup;
-    cgroup.path_ = fmt::format("{}/postern-{}", own.folder, grant);
-    cgroup.depth_ = own.depth + 1;
-    if (::mkdir(cgroup.path_.c_str(), 0755) != 0) {
-        const int errnum = errno;
-        return fail_errno(errnum, "cgroup: making {}{}", cgroup.path_,
+    POSTERN_ASSIGN(cgroup.parent_, CgroupParent::find(limits));
+    const CgroupParent& parent = *cgroup.parent_;
+    sweep(parent.folder());
+    cgroup.depth_ = parent.depth() + 1;
+    const std::string wanted = fmt::format("{}/postern-{}", parent.folder(), grant);
+    if (const int errnum = make_folder(wanted, cgroup.path_); errnum != 0) {
+        return fail_errno(errnum, "cgroup: making {}{}", wanted,
                           errnum == EACCES || errnum == EROFS || errnum == EPERM
                               ? " (this cgroup is not delegated to the launcher: systemd-run --user --scope "
                                 "-p Delegate=yes)"
@@ -160,14 +114,16 @@ Result<Cgroup> Cgroup::create(std::string_view grant,
         ::rmdir(cgroup.path_.c_str());
         return fail_errno(errnum, "cgroup: {}", cgroup.path_);
     }
-    // From here on ~Cgroup removes it.
+    // From here on ~Cgroup removes it. The lock is only there to be seen, see is_deserted().
+    ::flock(cgroup.dir_.get(), LOCK_SH | LOCK_NB);
     if (auto id = cgroup_id(cgroup.dir_.get())) {
         cgroup.id_ = *id;
     } else {
         return propagate(std::move(id), fmt::format("cgroup: {}", cgroup.path_));
     }
     for (const auto& [file, value] : limits) {
-        if (const int errnum = write_at(cgroup.dir_.get(), file, value); errnum != 0) {
+        if (const int errnum = write_cgroup_file(fmt::format("{}/{}", cgroup.path_, file), value);
+            errnum != 0) {
             return fail_errno(errnum, "cgroup: writing \"{}\" to {}/{}", value, cgroup.path_, file);
         }
     }
@@ -186,7 +142,7 @@ Result<unsigned> Cgroup::level() const {
 }
 
 void Cgroup::kill() {
-    if (write_at(dir_.get(), "cgroup.kill", "1") == 0) return;
+    if (write_cgroup_file(path_ + "/cgroup.kill", "1") == 0) return;
     // Before Linux 5.14. A process that forks may escape one round, not all.
     for (int round = 0; round < 100; ++round) {
         std::ifstream processes(path_ + "/cgroup.procs");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -9,11 +10,12 @@
 
 #include "broker-core/result.h"
 #include "broker-core/unique_fd.h"
+#include "launcher/cgroup_parent.h"
 
 namespace postern {
 
-/// A cgroup v2 of one sandbox, `postern-<grant>` below the launcher's own. Destruction kills what is in it
-/// and removes it. Works on hybrid set-ups too, where v2 has no controllers and limits are therefore an
+/// A cgroup v2 of one sandbox, `postern-<grant>` below a CgroupParent. Destruction kills what is in it and
+/// removes it. Works on hybrid set-ups too, where v2 has no controllers and limits are therefore an
 /// error. Sources: Documentation/admin-guide/cgroup-v2.rst, cgroups(7).
 class Cgroup {
   public:
@@ -44,7 +46,7 @@ class Cgroup {
   private:
     Cgroup() = default;
 
-    std::string parent_;
+    std::shared_ptr<const CgroupParent> parent_;  ///< first: the launcher goes back when the cgroup is gone
     std::string path_;
     UniqueFd dir_;
     std::uint64_t id_ = 0;

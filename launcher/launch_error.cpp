@@ -116,6 +116,11 @@ std::string step_hint(const ChildReport& report, const ChildPlan& plan, const Us
             return report.errnum == EPERM
                        ? "; raising a hard limit needs CAP_SYS_RESOURCE in the first user namespace"
                        : "";
+        case ChildStep::Fork:
+            return report.errnum == EAGAIN ? "; the limit on processes is reached: the sandbox's init is one "
+                                             "of them, so pids.max "
+                                             "of its cgroup, or ulimit -u, must allow 2 at least"
+                                           : "";
         case ChildStep::NoMoreUserNamespaces:
             return report.errnum == EEXIST ? "; creation of new user namespaces was not disabled as requested"
                                            : "";
@@ -219,6 +224,15 @@ LaunchError explain_report(const ChildReport& report, const ChildPlan& plan, con
         125, report.errnum,
         fmt::format("sandbox: {}{}: {}: {}{}", child_step_name(report.step), step_detail(report, plan),
                     report.call, errno_text(report.errnum), step_hint(report, plan, rules)));
+}
+
+LaunchError explain_early_end(const CgroupEvents& events) {
+    return launch_error(
+        125, 0,
+        fmt::format("sandbox: it was killed before the client began{}",
+                    events.oom_kills > 0 ? "; the memory limit was hit by the start itself: raise memory.max "
+                                           "of its cgroup to some MiB at least"
+                                         : " (SIGKILL from outside, or the machine is out of memory)"));
 }
 
 Error explain_map_error(Error error, const UserNamespaceRules& rules) {

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "launcher/cgroup_events.h"
 #include "launcher/child.h"
 #include "launcher/sandbox.h"
 #include "launcher/user_namespace_rules.h"
@@ -13,6 +14,9 @@ namespace postern {
 /// the launcher has no privileges. Pure.
 LaunchError explain_report(const ChildReport& report, const ChildPlan& plan, const std::string& command,
                            const UserNamespaceRules& rules = {});
+
+/// The child was killed before it came to be the client; `events` of its cgroup.
+LaunchError explain_early_end(const CgroupEvents& events);
 
 /// Why a user map could not be written.
 Error explain_map_error(Error error, const UserNamespaceRules& rules);

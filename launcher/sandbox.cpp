@@ -19,6 +19,7 @@
 
 #include "broker-core/file.h"
 #include "broker-core/scope_guard.h"
+#include "launcher/cgroup_events.h"
 #include "launcher/child.h"
 #include "launcher/child_tree.h"
 #include "launcher/exec_target.h"
@@ -588,22 +589,27 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     if (read_fully(fds.report_read.get(), &report, sizeof report)) {
         return tl::unexpected(explain_report(report, plan, spec.argv.front(), read_user_namespace_rules()));
     }
-    if (!prepared) return refuse(std::move(prepared));
-    if (fds.proc) client.read_identity();
+    if (!prepared || (fds.proc && !client.read_identity())) {
+        // A map cannot be given to one that is dead.
+        const CgroupEvents events = read_cgroup_events(spec.cgroup_fd);
+        if (!prepared && events.oom_kills == 0) return refuse(std::move(prepared));
+        return tl::unexpected(explain_early_end(events));
+    }
     client.started_ = std::chrono::steady_clock::now();
     return client;
 }
 
 /// It was written before exec, so it is there; unless something killed the client before, and then init's
 /// word comes first, or none does.
-void RunningClient::read_identity() {
+bool RunningClient::read_identity() {
     StatusRecord record;
-    if (!read_fully(status_pipe_.get(), &record, sizeof record)) return;
+    if (!read_fully(status_pipe_.get(), &record, sizeof record)) return false;
     if (record.kind == StatusRecord::Kind::Identity) {
         identity_ = record.identity;
     } else {
         exit_ = to_exit(record.exit);
     }
+    return true;
 }
 
 RunningClient& RunningClient::operator=(RunningClient&& other) noexcept {

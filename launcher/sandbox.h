@@ -83,7 +83,8 @@ class RunningClient {
   private:
     friend tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec);
     RunningClient() = default;
-    void read_identity();
+    /// False: the client never came to tell.
+    bool read_identity();
 
     pid_t init_pid_ = -1;
     UniqueFd pidfd_;

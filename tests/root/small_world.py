@@ -103,7 +103,14 @@ def controllers():
 
 
 def pids():
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    """But for kernel threads, which come and go."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and not is_kernel_thread(name)]
+
+
+def is_kernel_thread(pid):
+    PF_KTHREAD = 0x00200000
+    fields = text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return bool(fields) and bool(int(fields[6]) & PF_KTHREAD)
 
 
 def text(path):
