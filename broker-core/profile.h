@@ -120,6 +120,7 @@ struct SandboxProfile {
     std::vector<std::string> env_keep;
     std::optional<std::string> cwd;
     std::optional<std::chrono::milliseconds> time_limit;
+    std::optional<std::chrono::milliseconds> cpu_limit;
     bool loopback = false;  ///< set up, in a network namespace of its own
     std::string netns;      ///< a network namespace to join, by path; empty: none
     bool new_session = true;

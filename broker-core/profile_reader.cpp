@@ -284,6 +284,15 @@ void read_rlimit(ObjectReader& reader, const std::string& key, SandboxProfile& s
     sandbox.rlimits[key] = limits;
 }
 
+std::optional<std::chrono::milliseconds> read_duration(ObjectReader& reader, std::string_view key) {
+    const Json* given = reader.find(key);
+    if (given == nullptr) return std::nullopt;
+    const auto duration = parse_duration(given->is_string() ? given->get<std::string>() : given->dump());
+    if (duration && duration->count() != 0) return *duration;
+    reader.set_error(reader.path_of(key), duration ? "must not be 0" : duration.error().message);
+    return std::nullopt;
+}
+
 SandboxProfile read_sandbox(ObjectReader& reader) {
     SandboxProfile sandbox;
     constexpr std::array<std::string_view, 8> kNamespaces{"user", "pid", "mount",  "net",
@@ -408,15 +417,8 @@ SandboxProfile read_sandbox(ObjectReader& reader) {
             reader.set_error(reader.path_of("cwd"),
                              fmt::format("\"{}\" is not an absolute path", *sandbox.cwd));
     }
-    if (const Json* limit = reader.find("time_limit"); limit != nullptr) {
-        const auto duration = parse_duration(limit->is_string() ? limit->get<std::string>() : limit->dump());
-        if (!duration || duration->count() == 0) {
-            reader.set_error(reader.path_of("time_limit"),
-                             duration ? "must not be 0" : duration.error().message);
-        } else {
-            sandbox.time_limit = *duration;
-        }
-    }
+    sandbox.time_limit = read_duration(reader, "time_limit");
+    sandbox.cpu_limit = read_duration(reader, "cpu_limit");
     return sandbox;
 }
 

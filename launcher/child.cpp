@@ -643,7 +643,8 @@ void run_child(ChildPlan& plan) {
                   .status_pipe = plan.status_pipe,
                   .kept_fds = plan.init_fds.data(),
                   .kept_count = plan.init_fds.size(),
-                  .pid_namespace = plan.namespaces.pid});
+                  .pid_namespace = plan.namespaces.pid,
+                  .tell_cpu_time = plan.tell_cpu_time});
     }
     run_client(&child);
     ::_exit(125);

@@ -31,8 +31,8 @@ void visit_mount(Archive& archive, Entry& mount) {
 template <typename Archive, typename Spec>
 void visit_scalars(Archive& archive, Spec& spec) {
     auto& [namespaces, root, mounts, seccomp, capabilities, keep_capabilities, no_new_privs, landlock,
-           rlimits, uid, gid, own_ids, keep_groups, hostname, env, cwd, tell_folder, time_limit, cgroup_fd,
-           tell_namespaces, new_session, new_keyring, loopback_up, argv, argv0, fds, inherited_fds,
+           rlimits, uid, gid, own_ids, keep_groups, hostname, env, cwd, tell_folder, time_limit, cpu_limit,
+           cgroup_fd, tell_namespaces, new_session, new_keyring, loopback_up, argv, argv0, fds, inherited_fds,
            make_targets, as_pid_1, no_more_user_namespaces, assert_no_more_user_namespaces, monotonic_offset,
            boottime_offset, net_path, joined_pid_namespace, late_user_fd, block_fd, sync_fd, lock_files,
            await_user_map] = spec;
@@ -52,6 +52,7 @@ void visit_scalars(Archive& archive, Spec& spec) {
     archive.one(hostname);
     archive.one(cwd);
     archive.one(time_limit);
+    archive.one(cpu_limit);
     archive.one(new_session);
     archive.one(new_keyring);
     archive.one(loopback_up);

@@ -25,14 +25,11 @@ struct KnownOption {
 /// Why a list of its own: an option that is added to `postern run` must not be taken for one that is part of
 /// a kept launch before somebody has thought about it.
 constexpr KnownOption kKnownOptions[] = {
-    {"--ro-bind", 2},   {"--bind", 2},         {"--dev-bind", 2},
-    {"--tmpfs", 1},     {"--proc", 1},         {"--dev", 1},
-    {"--setenv", 2},    {"--unsetenv", 1},     {"--keepenv", 1},
-    {"--chdir", 1},     {"--hostname", 1},     {"--uid", 1},
-    {"--gid", 1},       {"--cap-add", 1},      {"--root", 1},
-    {"--rlimit", 1},    {"--time-limit", 1},   {"--seccomp-profile", 1},
-    {"--share-net", 0}, {"--share-pid", 0},    {"--share-ipc", 0},
-    {"--share-uts", 0}, {"--share-cgroup", 0}, {"--clearenv", 0},
+    {"--ro-bind", 2},   {"--bind", 2},       {"--dev-bind", 2},  {"--tmpfs", 1},           {"--proc", 1},
+    {"--dev", 1},       {"--setenv", 2},     {"--unsetenv", 1},  {"--keepenv", 1},         {"--chdir", 1},
+    {"--hostname", 1},  {"--uid", 1},        {"--gid", 1},       {"--cap-add", 1},         {"--root", 1},
+    {"--rlimit", 1},    {"--time-limit", 1}, {"--cpu-limit", 1}, {"--seccomp-profile", 1}, {"--share-net", 0},
+    {"--share-pid", 0}, {"--share-ipc", 0},  {"--share-uts", 0}, {"--share-cgroup", 0},    {"--clearenv", 0},
     {"--quiet", 0},     {"--profile", 1},
 };
 

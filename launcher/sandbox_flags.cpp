@@ -235,13 +235,18 @@ void SandboxFlags::add_to(CLI::App& command) {
          });
     flag("--rlimit", 1, "NAME=SOFT:HARD", "resource limit",
          [](SandboxProfile& sandbox, const Words& words) { return set_rlimit(sandbox, words[0]); });
+    const auto duration = [](std::optional<std::chrono::milliseconds> SandboxProfile::*member) {
+        return [member](SandboxProfile& sandbox, const Words& words) -> Status {
+            POSTERN_ASSIGN(const auto limit, parse_duration(words[0]));
+            if (limit.count() == 0) return fail("must not be 0");
+            sandbox.*member = limit;
+            return {};
+        };
+    };
     flag("--time-limit", 1, "TIME", "kill the client after this time, status 124",
-         [](SandboxProfile& sandbox, const Words& words) -> Status {
-             POSTERN_ASSIGN(const auto limit, parse_duration(words[0]));
-             if (limit.count() == 0) return fail("must not be 0");
-             sandbox.time_limit = limit;
-             return {};
-         });
+         duration(&SandboxProfile::time_limit));
+    flag("--cpu-limit", 1, "TIME", "kill each process that has used so much CPU time; the client: status 124",
+         duration(&SandboxProfile::cpu_limit));
     const auto share = [&](const std::string& name, const std::string& what) {
         command
             .add_flag_callback(

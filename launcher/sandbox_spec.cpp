@@ -215,6 +215,7 @@ std::vector<std::string> describe_sandbox(const SandboxSpec& spec) {
                                     limit_text(limit.hard)));
     }
     if (spec.time_limit) lines.push_back(fmt::format("time limit: {} ms", spec.time_limit->count()));
+    if (spec.cpu_limit) lines.push_back(fmt::format("limit of CPU time: {} s", spec.cpu_limit->count()));
     lines.push_back(spec.new_session ? "session: its own" : "session: the launcher's");
     if (spec.new_keyring) lines.emplace_back("keyring: its own");
     lines.push_back("working folder: " + spec.cwd.value_or("the caller's if it is there inside, else /"));

@@ -130,6 +130,9 @@ struct SandboxSpec {
     bool tell_folder = false;
     /// Wall clock from exec on; Supervisor enforces it with SIGKILL and status 124.
     std::optional<std::chrono::milliseconds> time_limit = std::nullopt;
+    /// RLIMIT_CPU of `rlimits` (soft, and hard one second later) is a limit in time, too: a client that ends
+    /// by it has status 124.
+    std::optional<std::chrono::seconds> cpu_limit = std::nullopt;
     /// cgroup v2 folder that the client is born in (Cgroup::fd()); borrowed until start_sandbox() has
     /// returned. -1: the launcher's own.
     int cgroup_fd = -1;

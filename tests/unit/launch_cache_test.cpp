@@ -35,6 +35,7 @@ CompiledLaunch launch() {
     launch.spec.hostname = "box";
     launch.spec.cwd = "/work";
     launch.spec.time_limit = std::chrono::milliseconds(1500);
+    launch.spec.cpu_limit = std::chrono::seconds(7);
     launch.spec.new_session = false;
     launch.spec.loopback_up = true;
     launch.env_keep = {"PATH", "LANG"};
@@ -75,6 +76,7 @@ TEST(CompiledLaunch, IsTheSameAfterItWasBytes) {
     EXPECT_EQ(after->spec.hostname, "box");
     EXPECT_EQ(after->spec.cwd, "/work");
     EXPECT_EQ(after->spec.time_limit, std::chrono::milliseconds(1500));
+    EXPECT_EQ(after->spec.cpu_limit, std::chrono::seconds(7));
     EXPECT_FALSE(after->spec.new_session);
     EXPECT_TRUE(after->spec.loopback_up);
     EXPECT_EQ(after->env_keep, before.env_keep);
