@@ -11,6 +11,7 @@
 
 #include "broker-core/forward.h"
 #include "broker-core/ioctl_rule.h"
+#include "broker-core/landlock_rules.h"
 #include "broker-core/result.h"
 #include "broker-core/stepped.h"
 
@@ -110,7 +111,7 @@ struct SandboxProfile {
     std::string seccomp = "default";  ///< "default", "none", or a file, relative to the profile's folder
     std::vector<std::string> capabilities;
     bool no_new_privs = true;
-    std::string landlock = "auto";
+    LandlockRules landlock;
     std::map<std::string, std::pair<uint64_t, uint64_t>> rlimits;
     std::map<std::string, std::string> cgroup;
     uint32_t uid = 65534;

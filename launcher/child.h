@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "launcher/client_identity.h"
+#include "launcher/landlock_plan.h"
 #include "launcher/mount_plan.h"
 #include "launcher/sandbox_spec.h"
 #include "launcher/user_map.h"
@@ -110,7 +111,7 @@ struct ChildPlan {
     bool new_session = true;
     bool new_keyring = true;
     bool no_new_privs = true;
-    bool landlock = true;
+    LandlockPlan landlock;
     std::uint64_t capabilities = 0;  ///< bit set of those kept
     bool keep_capabilities = false;
     std::vector<ResourceLimit> limits;

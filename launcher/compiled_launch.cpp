@@ -28,6 +28,20 @@ void visit_mount(Archive& archive, Entry& mount) {
     archive.one(options);
 }
 
+template <typename Archive, typename Rules>
+void visit_landlock(Archive& archive, Rules& rules) {
+    auto& [read, write, execute, ioctl, bind_tcp, connect_tcp, scope_sockets, scope_signals, require] = rules;
+    archive.one(read);
+    archive.one(write);
+    archive.one(execute);
+    archive.one(ioctl);
+    archive.one(bind_tcp);
+    archive.one(connect_tcp);
+    archive.one(scope_sockets);
+    archive.one(scope_signals);
+    archive.one(require);
+}
+
 template <typename Archive, typename Spec>
 void visit_scalars(Archive& archive, Spec& spec) {
     auto& [namespaces, root, mounts, seccomp, capabilities, keep_capabilities, no_new_privs, landlock,
@@ -45,7 +59,7 @@ void visit_scalars(Archive& archive, Spec& spec) {
     archive.one(seccomp);
     archive.one(capabilities);
     archive.one(no_new_privs);
-    archive.one(landlock);
+    visit_landlock(archive, landlock);
     archive.one(rlimits);
     archive.one(uid);
     archive.one(gid);
@@ -71,12 +85,13 @@ void visit_scalars(Archive& archive, Spec& spec) {
 
 template <typename Archive, typename Launch>
 void visit_rest(Archive& archive, Launch& launch) {
-    auto& [spec, env_keep, env_set, cgroup_limits, weakenings] = launch;
+    auto& [spec, env_keep, env_set, cgroup_limits, weakenings, quiet] = launch;
     visit_scalars(archive, spec);
     archive.one(env_keep);
     archive.one(env_set);
     archive.one(cgroup_limits);
     archive.one(weakenings);
+    archive.one(quiet);
 }
 
 }  // namespace

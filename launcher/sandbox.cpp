@@ -22,6 +22,7 @@
 #include "launcher/child.h"
 #include "launcher/child_tree.h"
 #include "launcher/exec_target.h"
+#include "launcher/landlock_uapi.h"
 #include "launcher/launch_error.h"
 #include "launcher/syscalls.h"
 
@@ -492,7 +493,12 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     plan.new_session = spec.new_session;
     plan.new_keyring = spec.new_keyring;
     plan.no_new_privs = spec.no_new_privs;
-    plan.landlock = spec.landlock;
+    // restrict_self(2) wants one of: no_new_privs, CAP_SYS_ADMIN. That the scopes need it is nobody's error.
+    if (spec.landlock.is_asked_for() || (spec.landlock.has_scopes() && spec.no_new_privs)) {
+        auto landlock = make_landlock_plan(spec.landlock, landlock::abi());
+        if (!landlock) return refuse(std::move(landlock));
+        plan.landlock = std::move(*landlock);
+    }
     for (const unsigned capability : spec.capabilities) plan.capabilities |= std::uint64_t{1} << capability;
     plan.limits = spec.rlimits;
     plan.seccomp = spec.seccomp;

@@ -81,7 +81,7 @@ Result<SandboxSpec> sandbox_from_profile(const Profile& profile, const std::vect
     if (!program) return propagate(std::move(program), context("seccomp"));
     if (!program->empty()) spec.seccomp = {std::move(*program)};
     spec.no_new_privs = sandbox.no_new_privs;
-    spec.landlock = sandbox.landlock == "auto";
+    spec.landlock = sandbox.landlock;
     for (const auto& [name, limits] : sandbox.rlimits) {
         auto resource = rlimit_from_name(name);
         if (!resource) return propagate(std::move(resource), context("rlimits"));

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <iterator>
 
+#include "launcher/landlock_plan.h"
 #include "launcher/mount_plan.h"
 
 namespace postern {
@@ -203,9 +204,7 @@ std::vector<std::string> describe_sandbox(const SandboxSpec& spec) {
     for (const unsigned capability : spec.capabilities) capabilities.push_back(capability_name(capability));
     lines.push_back("capabilities: " + joined(capabilities, "none"));
     lines.push_back(fmt::format("no_new_privs: {}", spec.no_new_privs ? "yes" : "no"));
-    lines.push_back(fmt::format(
-        "landlock: {}",
-        spec.landlock ? "abstract sockets and signals stay inside, where the kernel can" : "none"));
+    lines.push_back("landlock: " + describe(spec.landlock));
     lines.push_back(spec.seccomp.empty()
                         ? "seccomp: none"
                         : fmt::format("seccomp: {} filter{}, {} instructions", spec.seccomp.size(),

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "broker-core/landlock_rules.h"
 #include "broker-core/result.h"
 
 namespace postern {
@@ -105,9 +106,8 @@ struct SandboxSpec {
     /// Instead: all sets stay as the launcher's are.
     bool keep_capabilities = false;
     bool no_new_privs = true;
-    /// Landlock scopes on top (abstract unix sockets, signals) where the kernel has them (ABI 6); never an
-    /// error.
-    bool landlock = true;
+    /// On top. Its paths are opened inside, by the client.
+    LandlockRules landlock = {};
     std::vector<ResourceLimit> rlimits = {};
 
     /// Ids inside. A root launcher maps them to the same ids outside, any other launcher to its own ids.

@@ -28,7 +28,12 @@ CompiledLaunch launch() {
     launch.spec.seccomp = {{{6, 1, 2, 0x7fff0000}, {6, 0, 0, 0}}};
     launch.spec.capabilities = {12, 21};
     launch.spec.no_new_privs = false;
-    launch.spec.landlock = false;
+    launch.spec.landlock = no_landlock();
+    launch.spec.landlock.read = {"/r"};
+    launch.spec.landlock.write = std::vector<std::string>{};
+    launch.spec.landlock.ioctl = {"/dev/a", "/dev/b"};
+    launch.spec.landlock.bind_tcp = {80, 443};
+    launch.spec.landlock.require = true;
     launch.spec.rlimits = {{7, 64, 128}};
     launch.spec.uid = 1000;
     launch.spec.gid = 1001;
@@ -42,6 +47,7 @@ CompiledLaunch launch() {
     launch.env_set = {{"A", "1"}, {"B", ""}};
     launch.cgroup_limits = {{"pids.max", "8"}};
     launch.weakenings = {"weak\n"};
+    launch.quiet = true;
     return launch;
 }
 
@@ -66,7 +72,7 @@ TEST(CompiledLaunch, IsTheSameAfterItWasBytes) {
     EXPECT_EQ(after->spec.seccomp[0][0].k, 0x7fff0000U);
     EXPECT_EQ(after->spec.capabilities, before.spec.capabilities);
     EXPECT_FALSE(after->spec.no_new_privs);
-    EXPECT_FALSE(after->spec.landlock);
+    EXPECT_EQ(after->spec.landlock, before.spec.landlock);
     ASSERT_EQ(after->spec.rlimits.size(), 1U);
     EXPECT_EQ(after->spec.rlimits[0].resource, 7);
     EXPECT_EQ(after->spec.rlimits[0].soft, 64U);
@@ -83,6 +89,7 @@ TEST(CompiledLaunch, IsTheSameAfterItWasBytes) {
     EXPECT_EQ(after->env_set, before.env_set);
     EXPECT_EQ(after->cgroup_limits, before.cgroup_limits);
     EXPECT_EQ(after->weakenings, before.weakenings);
+    EXPECT_TRUE(after->quiet);
 }
 
 TEST(CompiledLaunch, IsRefusedWhereBytesAreMissingOrTooMany) {
