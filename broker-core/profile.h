@@ -13,6 +13,7 @@
 
 #include "broker-core/forward.h"
 #include "broker-core/ioctl_rule.h"
+#include "broker-core/landlock_rules.h"
 #include "broker-core/result.h"
 #include "broker-core/stepped.h"
 
@@ -114,7 +115,7 @@ struct SandboxProfile {
     std::optional<std::vector<sock_filter>> seccomp_program;
     std::vector<std::string> capabilities;
     bool no_new_privs = true;
-    std::string landlock = "auto";
+    LandlockRules landlock;
     std::map<std::string, std::pair<uint64_t, uint64_t>> rlimits;
     std::map<std::string, std::string> cgroup;
     uint32_t uid = 65534;
@@ -124,6 +125,7 @@ struct SandboxProfile {
     std::vector<std::string> env_keep;
     std::optional<std::string> cwd;
     std::optional<std::chrono::milliseconds> time_limit;
+    std::optional<std::chrono::milliseconds> cpu_limit;
     bool loopback = false;  ///< set up, in a network namespace of its own
     std::string netns;      ///< a network namespace to join, by path; empty: none
     bool new_session = true;

@@ -284,6 +284,68 @@ void read_rlimit(ObjectReader& reader, const std::string& key, SandboxProfile& s
     sandbox.rlimits[key] = limits;
 }
 
+std::optional<std::chrono::milliseconds> read_duration(ObjectReader& reader, std::string_view key) {
+    const Json* given = reader.find(key);
+    if (given == nullptr) return std::nullopt;
+    const auto duration = parse_duration(given->is_string() ? given->get<std::string>() : given->dump());
+    if (duration && duration->count() != 0) return *duration;
+    reader.set_error(reader.path_of(key), duration ? "must not be 0" : duration.error().message);
+    return std::nullopt;
+}
+
+std::optional<std::vector<std::string>> read_landlock_paths(ObjectReader& reader, std::string_view key) {
+    if (reader.find(key) == nullptr) return std::nullopt;
+    auto paths = reader.strings(key);
+    for (size_t i = 0; i < paths.size(); ++i) {
+        if (!paths[i].starts_with('/'))
+            reader.set_error(fmt::format("{}[{}]", reader.path_of(key), i),
+                             fmt::format("\"{}\" is not an absolute path inside the sandbox", paths[i]));
+    }
+    return paths;
+}
+
+std::optional<std::vector<uint16_t>> read_ports(ObjectReader& reader, std::string_view key) {
+    if (reader.find(key) == nullptr) return std::nullopt;
+    std::vector<uint16_t> ports;
+    reader.each(key, [&](const Json& element, const std::string& path) {
+        const auto port = json_integer(element);
+        if (!port || *port > UINT16_MAX)
+            reader.set_error(path, port ? fmt::format("{} is no port", *port) : port.error().message);
+        ports.push_back(static_cast<uint16_t>(port.value_or(0)));
+    });
+    return ports;
+}
+
+LandlockRules read_landlock(ObjectReader& reader) {
+    LandlockRules rules;
+    if (const Json* given = reader.find("landlock"); given == nullptr || !given->is_object())
+        return reader.choice("landlock", {"auto", "none"}, 0) == 0 ? rules : no_landlock();
+    reader.object("landlock", [&](ObjectReader& inner) {
+        rules.read = read_landlock_paths(inner, "read");
+        rules.write = read_landlock_paths(inner, "write");
+        rules.execute = read_landlock_paths(inner, "execute");
+        rules.ioctl = read_landlock_paths(inner, "ioctl");
+        rules.bind_tcp = read_ports(inner, "bind_tcp");
+        rules.connect_tcp = read_ports(inner, "connect_tcp");
+        if (inner.find("scopes") != nullptr) {
+            rules.scope_sockets = rules.scope_signals = false;
+            for (const std::string& scope : inner.strings("scopes")) {
+                if (scope == "abstract_unix_socket") {
+                    rules.scope_sockets = true;
+                } else if (scope == "signal") {
+                    rules.scope_signals = true;
+                } else {
+                    inner.set_error(
+                        inner.path_of("scopes"),
+                        fmt::format("\"{}\" is not one of \"abstract_unix_socket\", \"signal\"", scope));
+                }
+            }
+        }
+        rules.require = inner.boolean("require", false);
+    });
+    return rules;
+}
+
 SandboxProfile read_sandbox(ObjectReader& reader) {
     SandboxProfile sandbox;
     constexpr std::array<std::string_view, 8> kNamespaces{"user", "pid", "mount",  "net",
@@ -347,7 +409,7 @@ SandboxProfile read_sandbox(ObjectReader& reader) {
     sandbox.seccomp = reader.string("seccomp", false, "default");
     sandbox.capabilities = reader.strings("capabilities");
     sandbox.no_new_privs = reader.boolean("no_new_privs", true);
-    sandbox.landlock = reader.choice("landlock", {"auto", "none"}, 0) == 0 ? "auto" : "none";
+    sandbox.landlock = read_landlock(reader);
     reader.object("rlimits", [&](ObjectReader& inner) {
         for (const char* key : {"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice",
                                 "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"}) {
@@ -408,15 +470,8 @@ SandboxProfile read_sandbox(ObjectReader& reader) {
             reader.set_error(reader.path_of("cwd"),
                              fmt::format("\"{}\" is not an absolute path", *sandbox.cwd));
     }
-    if (const Json* limit = reader.find("time_limit"); limit != nullptr) {
-        const auto duration = parse_duration(limit->is_string() ? limit->get<std::string>() : limit->dump());
-        if (!duration || duration->count() == 0) {
-            reader.set_error(reader.path_of("time_limit"),
-                             duration ? "must not be 0" : duration.error().message);
-        } else {
-            sandbox.time_limit = *duration;
-        }
-    }
+    sandbox.time_limit = read_duration(reader, "time_limit");
+    sandbox.cpu_limit = read_duration(reader, "cpu_limit");
     return sandbox;
 }
 

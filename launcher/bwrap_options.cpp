@@ -38,7 +38,7 @@ class Parser {
         request_.spec.make_targets = true;
         request_.spec.own_ids = true;
         request_.spec.keep_groups = true;
-        request_.spec.landlock = false;
+        request_.spec.landlock = no_landlock();
         request_.spec.new_session = false;
         request_.spec.new_keyring = false;
         request_.spec.tell_folder = true;

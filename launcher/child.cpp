@@ -23,6 +23,7 @@
 
 #include "launcher/child_tree.h"
 #include "launcher/init.h"
+#include "launcher/landlock_uapi.h"
 #include "launcher/syscalls.h"
 
 namespace postern {
@@ -428,24 +429,34 @@ bool choose_command(Child& child) {
     return failed(child, "execveat");
 }
 
-/// landlock_ruleset_attr of Linux 6.12, which the installed headers lack.
-struct LandlockRuleset {
-    std::uint64_t handled_access_fs;
-    std::uint64_t handled_access_net;
-    std::uint64_t scoped;
-};
-constexpr std::uint64_t kScopeAbstractUnixSocket = 1;
-constexpr std::uint64_t kScopeSignal = 2;
-constexpr unsigned kCreateRulesetVersion = 1;
+bool allow_path(Child& child, int ruleset, int item) {
+    const LandlockPlan::Path& rule = child.plan.landlock.paths[static_cast<std::size_t>(item)];
+    const int file = ::open(rule.path.c_str(), O_PATH | O_CLOEXEC);
+    if (file < 0) return failed(child, "open", item);
+    struct stat status = {};
+    if (::fstat(file, &status) != 0) return failed(child, "fstat", item);
+    const std::uint64_t access = S_ISDIR(status.st_mode) ? rule.access : rule.access & landlock::kOfFiles;
+    const landlock::PathBeneathAttr attr = {access, file};
+    // A rule that allows nothing is an error to the kernel.
+    if (access != 0 && landlock::add_rule(ruleset, landlock::kRulePathBeneath, &attr) != 0)
+        return failed(child, "landlock_add_rule", item);
+    return check(child, ::close(file), "close");
+}
 
-bool landlock(Child& child) {
-    // restrict_self(2) wants one of: no_new_privs, CAP_SYS_ADMIN.
-    if (!child.plan.landlock || !child.plan.no_new_privs) return true;
-    if (::syscall(SYS_landlock_create_ruleset, nullptr, 0, kCreateRulesetVersion) < 6) return true;
-    const LandlockRuleset rules = {0, 0, kScopeAbstractUnixSocket | kScopeSignal};
-    const auto ruleset = static_cast<int>(::syscall(SYS_landlock_create_ruleset, &rules, sizeof rules, 0));
+bool make_landlock_domain(Child& child) {
+    const LandlockPlan& plan = child.plan.landlock;
+    if (plan.is_empty()) return true;
+    const int ruleset = landlock::create_ruleset({plan.handled_fs, plan.handled_net, plan.scoped});
     if (ruleset < 0) return failed(child, "landlock_create_ruleset");
-    return check(child, ::syscall(SYS_landlock_restrict_self, ruleset, 0), "landlock_restrict_self") &&
+    for (std::size_t i = 0; i < plan.paths.size(); ++i) {
+        if (!allow_path(child, ruleset, static_cast<int>(i))) return false;
+    }
+    for (const LandlockPlan::Port& rule : plan.ports) {
+        const landlock::NetPortAttr attr = {rule.access, rule.port};
+        if (!check(child, landlock::add_rule(ruleset, landlock::kRuleNetPort, &attr), "landlock_add_rule"))
+            return false;
+    }
+    return check(child, landlock::restrict_self(ruleset), "landlock_restrict_self") &&
            check(child, ::close(ruleset), "close");
 }
 
@@ -577,7 +588,7 @@ constexpr StepEntry kClientSteps[] = {
     {ChildStep::NoNewPrivs, "setting no_new_privs", no_new_privs},
     // Why after NoNewPrivs: without it neither Landlock nor a filter is there for a process without
     // capabilities.
-    {ChildStep::Landlock, "making the Landlock domain", landlock},
+    {ChildStep::Landlock, "making the Landlock domain", make_landlock_domain},
     // Why after Fds and Landlock: those need file descriptors beyond the client's RLIMIT_NOFILE.
     {ChildStep::Limits, "setting resource limits", set_limits},
     // Without no_new_privs a filter takes CAP_SYS_ADMIN, so it comes before the capabilities go …
@@ -644,7 +655,8 @@ void run_child(ChildPlan& plan) {
                   .status_pipe = plan.status_pipe,
                   .kept_fds = plan.init_fds.data(),
                   .kept_count = plan.init_fds.size(),
-                  .pid_namespace = plan.namespaces.pid});
+                  .pid_namespace = plan.namespaces.pid,
+                  .tell_cpu_time = plan.tell_cpu_time});
     }
     run_client(&child);
     ::_exit(125);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "launcher/client_identity.h"
+#include "launcher/landlock_plan.h"
 #include "launcher/mount_plan.h"
 #include "launcher/sandbox_spec.h"
 #include "launcher/user_map.h"
@@ -75,8 +76,9 @@ struct ChildReport {
 
 /// How init tells how the client ended.
 struct ExitRecord {
-    int code = 0;   ///< CLD_EXITED, CLD_KILLED or CLD_DUMPED
-    int value = 0;  ///< status or signal
+    int code = 0;                ///< CLD_EXITED, CLD_KILLED or CLD_DUMPED
+    int value = 0;               ///< status or signal
+    std::int64_t cpu_time = -1;  ///< nanoseconds of the client's own, if the plan asks for them
 };
 
 /// What comes through the status pipe: from the client, once, before exec, who it is; from init, at the end,
@@ -109,12 +111,13 @@ struct ChildPlan {
     bool new_session = true;
     bool new_keyring = true;
     bool no_new_privs = true;
-    bool landlock = true;
+    LandlockPlan landlock;
     std::uint64_t capabilities = 0;  ///< bit set of those kept
     bool keep_capabilities = false;
     std::vector<ResourceLimit> limits;
     std::span<const std::vector<sock_filter>> seccomp;  ///< the spec's
     bool as_pid_1 = false;
+    bool tell_cpu_time = false;  ///< init tells what the client has used
     bool no_more_user_namespaces = false;
     bool assert_no_more_user_namespaces = false;
     bool has_clocks = false;

@@ -17,9 +17,10 @@ namespace {
 /// Says how one client ended where that is not well, and gives the worse of two statuses.
 int worse(int status, unsigned slice, const ClientExit& exit, bool quiet) {
     if (exit.status() != 0 && !quiet) {
-        const char* how = exit.kind == ClientExit::Kind::TimeLimit ? "hit the time limit"
-                          : exit.kind == ClientExit::Kind::Exited  ? "ended"
-                                                                   : "was killed";
+        const char* how = exit.kind == ClientExit::Kind::TimeLimit  ? "hit the time limit"
+                          : exit.kind == ClientExit::Kind::CpuLimit ? "hit the limit of CPU time"
+                          : exit.kind == ClientExit::Kind::Exited   ? "ended"
+                                                                    : "was killed";
         fmt::print(stderr, "postern: slice {}: the client {}, status {}\n", slice, how, exit.status());
     }
     return std::max(status, exit.status());

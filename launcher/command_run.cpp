@@ -95,7 +95,8 @@ int run(const RunOptions& options, const std::optional<LaunchKey>& key, const Co
     auto supervisor = Supervisor::create();
     if (!supervisor) return report(supervisor.error(), kLaunchFailed);
     if (options.device.empty() && files->empty()) {
-        const CompiledLaunch launch = compile_launch(*profile, *spec, options.spoken_weakenings(*profile));
+        CompiledLaunch launch = compile_launch(*profile, *spec, options.spoken_weakenings(*profile));
+        launch.quiet = options.quiet;
         if (key) {
             if (const auto cache = LaunchCache::open()) cache->keep(key->text, read, launch);
         }

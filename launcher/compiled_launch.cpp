@@ -28,11 +28,25 @@ void visit_mount(Archive& archive, Entry& mount) {
     archive.one(options);
 }
 
+template <typename Archive, typename Rules>
+void visit_landlock(Archive& archive, Rules& rules) {
+    auto& [read, write, execute, ioctl, bind_tcp, connect_tcp, scope_sockets, scope_signals, require] = rules;
+    archive.one(read);
+    archive.one(write);
+    archive.one(execute);
+    archive.one(ioctl);
+    archive.one(bind_tcp);
+    archive.one(connect_tcp);
+    archive.one(scope_sockets);
+    archive.one(scope_signals);
+    archive.one(require);
+}
+
 template <typename Archive, typename Spec>
 void visit_scalars(Archive& archive, Spec& spec) {
     auto& [namespaces, root, mounts, seccomp, capabilities, keep_capabilities, no_new_privs, landlock,
-           rlimits, uid, gid, own_ids, keep_groups, hostname, env, cwd, tell_folder, time_limit, cgroup_fd,
-           tell_namespaces, new_session, new_keyring, loopback_up, argv, argv0, fds, inherited_fds,
+           rlimits, uid, gid, own_ids, keep_groups, hostname, env, cwd, tell_folder, time_limit, cpu_limit,
+           cgroup_fd, tell_namespaces, new_session, new_keyring, loopback_up, argv, argv0, fds, inherited_fds,
            make_targets, as_pid_1, no_more_user_namespaces, assert_no_more_user_namespaces, monotonic_offset,
            boottime_offset, net_path, joined_pid_namespace, late_user_fd, block_fd, sync_fd, lock_files,
            await_user_map] = spec;
@@ -45,13 +59,14 @@ void visit_scalars(Archive& archive, Spec& spec) {
     archive.one(seccomp);
     archive.one(capabilities);
     archive.one(no_new_privs);
-    archive.one(landlock);
+    visit_landlock(archive, landlock);
     archive.one(rlimits);
     archive.one(uid);
     archive.one(gid);
     archive.one(hostname);
     archive.one(cwd);
     archive.one(time_limit);
+    archive.one(cpu_limit);
     archive.one(new_session);
     archive.one(new_keyring);
     archive.one(loopback_up);
@@ -70,12 +85,13 @@ void visit_scalars(Archive& archive, Spec& spec) {
 
 template <typename Archive, typename Launch>
 void visit_rest(Archive& archive, Launch& launch) {
-    auto& [spec, env_keep, env_set, cgroup_limits, weakenings] = launch;
+    auto& [spec, env_keep, env_set, cgroup_limits, weakenings, quiet] = launch;
     visit_scalars(archive, spec);
     archive.one(env_keep);
     archive.one(env_set);
     archive.one(cgroup_limits);
     archive.one(weakenings);
+    archive.one(quiet);
 }
 
 }  // namespace

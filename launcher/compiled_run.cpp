@@ -5,12 +5,20 @@
 
 #include "launcher/cgroup.h"
 #include "launcher/client_environment.h"
+#include "launcher/landlock_plan.h"
+#include "launcher/landlock_uapi.h"
 #include "launcher/launch_cache.h"
 #include "launcher/launch_file.h"
 #include "launcher/report.h"
 #include "launcher/supervise.h"
 
 namespace postern {
+
+void tell_landlock_gaps(const LandlockRules& rules) {
+    if (!rules.is_asked_for()) return;
+    for (const std::string& gap : landlock_gaps(rules, landlock::abi()))
+        fmt::print(stderr, "postern: {}\n", gap);
+}
 
 int run_compiled(Supervisor& supervisor, StatusReport& status, const CompiledLaunch& launch,
                  SandboxSpec spec) {
@@ -22,6 +30,7 @@ int run_compiled(Supervisor& supervisor, StatusReport& status, const CompiledLau
         cgroup.emplace(std::move(*created));
     }
     for (const std::string& line : launch.weakenings) fmt::print(stderr, "{}", line);
+    if (!launch.quiet) tell_landlock_gaps(spec.landlock);
     auto client = start_sandbox(spec);
     if (!client) return report(client.error().error, client.error().exit_status);
     return supervise(
@@ -56,7 +65,10 @@ std::optional<int> run_kept(const LaunchKey& key) {
 int run_launch_file(const LaunchFileRun& run) {
     auto launch = read_launch_file(run.file);
     if (!launch) return report(std::move(launch.error()).within("profile"), kLaunchFailed);
-    if (run.quiet) launch->weakenings.clear();
+    if (run.quiet) {
+        launch->weakenings.clear();
+        launch->quiet = true;
+    }
     return run_command(std::move(*launch), run.command);
 }
 

@@ -10,6 +10,10 @@
 
 namespace postern {
 
+/// A line on stderr for each of the rules that this kernel cannot enforce. Costs no system call where none
+/// were asked for.
+void tell_landlock_gaps(const LandlockRules& rules);
+
 /// Runs the client of `spec`, which is that of `launch` with what it leaves open, to its end; its exit
 /// status.
 int run_compiled(Supervisor& supervisor, StatusReport& status, const CompiledLaunch& launch,

@@ -64,6 +64,7 @@ ExitReason find_exit_reason(const ClientExit& exit, const ExitEvidence& evidence
     using Kind = ExitReason::Kind;
     if (exit.kind == ClientExit::Kind::Exited) return {Kind::Exited, 0, std::nullopt};
     if (exit.kind == ClientExit::Kind::TimeLimit) return {Kind::Time, 0, std::nullopt};
+    if (exit.kind == ClientExit::Kind::CpuLimit) return {Kind::CpuTime, exit.value, std::nullopt};
     if (exit.value == SIGKILL && evidence.events.oom_kills > 0) return {Kind::Memory, SIGKILL, std::nullopt};
     if (exit.value == SIGXCPU) return {Kind::Time, SIGXCPU, std::nullopt};
     if (exit.value == SIGSYS && (evidence.has_filter || evidence.call))
@@ -78,6 +79,7 @@ std::string_view exit_reason_name(ExitReason::Kind kind) {
         case ExitReason::Kind::Signal:
             return "signal";
         case ExitReason::Kind::Time:
+        case ExitReason::Kind::CpuTime:
             return "time";
         case ExitReason::Kind::Memory:
             return "memory";
@@ -85,6 +87,12 @@ std::string_view exit_reason_name(ExitReason::Kind kind) {
             break;
     }
     return "seccomp";
+}
+
+std::string_view hit_time_limit(const ExitReason& reason) {
+    if (reason.kind == ExitReason::Kind::CpuTime) return "cpu_limit";
+    if (reason.kind != ExitReason::Kind::Time) return "";
+    return reason.signal == 0 ? "time_limit" : "rlimits.cpu";
 }
 
 std::string signal_name(int signal) {
@@ -99,6 +107,11 @@ std::vector<std::string> exit_messages(const ExitReason& reason, const CgroupEve
             lines.emplace_back(reason.signal == 0
                                    ? "the time limit was hit; the client was killed"
                                    : "the limit of CPU time was hit (SIGXCPU); raise the resource limit cpu");
+            break;
+        case ExitReason::Kind::CpuTime:
+            lines.push_back(
+                fmt::format("the limit of CPU time (cpu_limit) was hit; the client was killed ({})",
+                            signal_name(reason.signal)));
             break;
         case ExitReason::Kind::Memory:
             lines.push_back(memory_message(events));

@@ -24,7 +24,8 @@ struct ExitReason {
     enum class Kind {
         Exited,   ///< by itself
         Signal,   ///< by `signal`, of which no more is known
-        Time,     ///< by the time limit (signal 0) or that of CPU time (SIGXCPU)
+        Time,     ///< by the time limit (signal 0) or the resource limit cpu (SIGXCPU)
+        CpuTime,  ///< by the limit of CPU time: SIGXCPU, or SIGKILL of one that went on
         Memory,   ///< by an OOM killer
         Seccomp,  ///< by a seccomp filter, for `call` where it is known
     };
@@ -38,6 +39,10 @@ struct ExitReason {
 
 /// "status", "signal", "time", "memory" or "seccomp": what --json-status-fd tells.
 [[nodiscard]] std::string_view exit_reason_name(ExitReason::Kind kind);
+
+/// Which key of the profile set the limit in time: "time_limit", "cpu_limit" or "rlimits.cpu"; empty where
+/// none was hit. Pure.
+[[nodiscard]] std::string_view hit_time_limit(const ExitReason& reason);
 
 /// "SIGSYS"; of one without a name "signal 40".
 [[nodiscard]] std::string signal_name(int signal);

@@ -14,6 +14,7 @@ struct InitJob {
     const int* kept_fds = nullptr;  ///< sorted: the fds that init keeps, status_pipe among them
     std::size_t kept_count = 0;
     bool pid_namespace = true;
+    bool tell_cpu_time = false;  ///< the StatusRecord says how much the client has used
 };
 
 /// Gives up everything that is not needed to reap and to pass signals on (fds, capabilities, most system

@@ -156,8 +156,12 @@ Status check_rules_hold(const Profile& profile, bool can_be_enforced) {
 
 CompiledLaunch compile_launch(const Profile& profile, const SandboxSpec& spec,
                               std::vector<std::string> spoken_weakenings) {
-    CompiledLaunch launch{spec, profile.sandbox.env_keep, profile.sandbox.env_set, cgroup_limits(profile),
-                          std::move(spoken_weakenings)};
+    CompiledLaunch launch{spec,
+                          profile.sandbox.env_keep,
+                          profile.sandbox.env_set,
+                          cgroup_limits(profile),
+                          std::move(spoken_weakenings),
+                          false};
     launch.spec.argv.clear();
     launch.spec.env.clear();
     return launch;

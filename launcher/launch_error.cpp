@@ -83,6 +83,8 @@ std::string step_detail(const ChildReport& report, const ChildPlan& plan) {
             return report.item < 0 ? "" : fmt::format(" number {}", report.item + 3);
         case ChildStep::WorkingFolder:
             return plan.folders.empty() ? "" : " " + plan.folders.front();
+        case ChildStep::Landlock:
+            return report.item < 0 ? "" : " " + plan.landlock.paths[item].path;
         case ChildStep::Locks:
             return report.item < 0 ? "" : " " + plan.lock_files[item];
         default:
@@ -133,6 +135,9 @@ std::string step_hint(const ChildReport& report, const ChildPlan& plan, const Us
         case ChildStep::SeccompLate:
             return report.errnum == EINVAL ? "; the filter is longer than 4096 instructions or not valid"
                                            : "";
+        case ChildStep::Landlock:
+            if (report.item >= 0) return "; its rules can only have paths that are there inside the sandbox";
+            return report.errnum == EPERM ? "; it takes no_new_privs, or CAP_SYS_ADMIN" : "";
         case ChildStep::Keyring:
             return report.errnum == EDQUOT ? "; the user has too many keys: sysctl kernel.keys.maxkeys" : "";
         case ChildStep::Fds:
@@ -164,6 +169,10 @@ LaunchError explain_exec(const ChildReport& report, const ChildPlan& plan, const
         hint = "; it is neither a program for this machine nor a script that begins with #!";
     if (report.errnum == EACCES) {
         hint = "; the client's user may not execute it, or it is on a mount that is noexec";
+        if (plan.landlock.handled_fs != 0)
+            hint +=
+                ", or Landlock's rules do not let it, its interpreter or its dynamic loader be executed and "
+                "read";
     }
     if (report.errnum == EPERM) hint = "; the seccomp filter may refuse execve";
     const std::string& path = plan.has_target ? plan.target_path : command;

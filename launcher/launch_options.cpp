@@ -5,6 +5,7 @@
 
 #include "broker-core/pci.h"
 #include "broker-core/plan.h"
+#include "launcher/compiled_run.h"
 #include "launcher/launch_file.h"
 
 namespace postern {
@@ -57,6 +58,7 @@ std::vector<std::string> LaunchOptions::spoken_weakenings(const Profile& loaded)
 
 void LaunchOptions::print_weakenings(const Profile& loaded) const {
     for (const std::string& line : spoken_weakenings(loaded)) fmt::print(stderr, "{}", line);
+    if (!quiet) tell_landlock_gaps(loaded.sandbox.landlock);
 }
 
 Result<Json> forecast_plan(const Profile& profile, const std::string& device) {

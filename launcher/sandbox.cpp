@@ -23,6 +23,7 @@
 #include "launcher/child.h"
 #include "launcher/child_tree.h"
 #include "launcher/exec_target.h"
+#include "launcher/landlock_uapi.h"
 #include "launcher/launch_error.h"
 #include "launcher/syscalls.h"
 
@@ -448,14 +449,10 @@ bool read_fully(int fd, void* data, std::size_t size) {
     return true;
 }
 
-ClientExit to_exit(const ExitRecord& record) {
-    return {record.code == CLD_EXITED ? ClientExit::Kind::Exited : ClientExit::Kind::Signaled, record.value};
-}
-
 /// Waits until the process behind `pidfd` is gone; what waitid(2) says of it.
-siginfo_t await_end(int pidfd) {
+siginfo_t await_end(int pidfd, int more_flags = 0) {
     siginfo_t info = {};
-    while (::waitid(P_PIDFD, static_cast<id_t>(pidfd), &info, WEXITED) != 0 && errno == EINTR) {
+    while (::waitid(P_PIDFD, static_cast<id_t>(pidfd), &info, WEXITED | more_flags) != 0 && errno == EINTR) {
     }
     return info;
 }
@@ -497,13 +494,19 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     plan.new_session = spec.new_session;
     plan.new_keyring = spec.new_keyring;
     plan.no_new_privs = spec.no_new_privs;
-    plan.landlock = spec.landlock;
+    // restrict_self(2) wants one of: no_new_privs, CAP_SYS_ADMIN. That the scopes need it is nobody's error.
+    if (spec.landlock.is_asked_for() || (spec.landlock.has_scopes() && spec.no_new_privs)) {
+        auto landlock = make_landlock_plan(spec.landlock, landlock::abi());
+        if (!landlock) return refuse(std::move(landlock));
+        plan.landlock = std::move(*landlock);
+    }
     for (const unsigned capability : spec.capabilities) plan.capabilities |= std::uint64_t{1} << capability;
     plan.limits = spec.rlimits;
     plan.seccomp = spec.seccomp;
     plan.keep_capabilities = spec.keep_capabilities;
     plan.make_targets = spec.make_targets;
     plan.as_pid_1 = spec.as_pid_1;
+    plan.tell_cpu_time = spec.cpu_limit.has_value();
     plan.no_more_user_namespaces = spec.no_more_user_namespaces;
     plan.assert_no_more_user_namespaces = spec.assert_no_more_user_namespaces;
     plan.lock_files = spec.lock_files;
@@ -540,6 +543,7 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     client.own_session_ = spec.new_session;
     client.is_init_ = spec.as_pid_1;
     client.time_limit_ = spec.time_limit;
+    client.cpu_limit_ = spec.cpu_limit;
     if (!spec.namespaces.pid && spec.cgroup_fd >= 0) {
         client.cgroup_.reset(::fcntl(spec.cgroup_fd, F_DUPFD_CLOEXEC, 3));
     }
@@ -599,6 +603,17 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     return client;
 }
 
+/// The clock is the one that the kernel looks at for its limits: what a signal came too early for is
+/// somebody else's.
+ClientExit RunningClient::to_exit(const ExitRecord& record) const {
+    if (record.code == CLD_EXITED) return {ClientExit::Kind::Exited, record.value};
+    const std::chrono::nanoseconds used(record.cpu_time);
+    if (cpu_limit_ && ((record.value == SIGXCPU && used >= *cpu_limit_) ||
+                       (record.value == SIGKILL && used >= *cpu_limit_ + std::chrono::seconds(1))))
+        return {ClientExit::Kind::CpuLimit, record.value};
+    return {ClientExit::Kind::Signaled, record.value};
+}
+
 /// It was written before exec, so it is there; unless something killed the client before, and then init's
 /// word comes first, or none does.
 bool RunningClient::read_identity() {
@@ -626,6 +641,7 @@ RunningClient& RunningClient::operator=(RunningClient&& other) noexcept {
     cgroup_ = std::move(other.cgroup_);
     started_ = other.started_;
     time_limit_ = other.time_limit_;
+    cpu_limit_ = other.cpu_limit_;
     own_session_ = other.own_session_;
     is_init_ = other.is_init_;
     return *this;
@@ -664,6 +680,11 @@ bool RunningClient::was_killed(const ClientExit& exit) const {
 }
 
 ClientExit RunningClient::wait() {
+    std::int64_t cpu_time = -1;
+    if (is_init_ && cpu_limit_) {
+        await_end(pidfd_.get(), WNOWAIT);
+        cpu_time = sys::cpu_time(init_pid_);
+    }
     const siginfo_t end = await_end(pidfd_.get());
     StatusRecord record;
     ClientExit result{ClientExit::Kind::Lost, SIGKILL};
@@ -672,7 +693,7 @@ ClientExit RunningClient::wait() {
     } else if (read_fully(status_pipe_.get(), &record, sizeof record)) {
         result = to_exit(record.exit);
     } else if (is_init_) {
-        result = to_exit({end.si_code, end.si_status});
+        result = to_exit({end.si_code, end.si_status, cpu_time});
     } else if (end.si_code == CLD_KILLED) {
         result.value = end.si_status;
     }

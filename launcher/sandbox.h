@@ -21,12 +21,15 @@ struct LaunchError {
     int exit_status = 125;
 };
 
+struct ExitRecord;
+
 /// How a client ended.
 struct ClientExit {
     enum class Kind {
         Exited,     ///< value: its own status
         Signaled,   ///< value: the signal
         TimeLimit,  ///< value: unused
+        CpuLimit,   ///< value: SIGXCPU, or SIGKILL of one that went on
         Lost,       ///< killed from outside together with its init (value: SIGKILL)
     };
     Kind kind = Kind::Exited;
@@ -38,6 +41,7 @@ struct ClientExit {
             case Kind::Exited:
                 return value;
             case Kind::TimeLimit:
+            case Kind::CpuLimit:
                 return 124;
             case Kind::Signaled:
             case Kind::Lost:
@@ -85,6 +89,7 @@ class RunningClient {
     RunningClient() = default;
     /// False: the client never came to tell.
     bool read_identity();
+    [[nodiscard]] ClientExit to_exit(const ExitRecord& record) const;
 
     pid_t init_pid_ = -1;
     UniqueFd pidfd_;
@@ -94,6 +99,7 @@ class RunningClient {
     UniqueFd cgroup_;                 ///< only without a pid namespace: what kill() has instead of it
     std::chrono::steady_clock::time_point started_;
     std::optional<std::chrono::milliseconds> time_limit_;
+    std::optional<std::chrono::seconds> cpu_limit_;
     bool own_session_ = true;
     bool is_init_ = false;  ///< the client is pid 1 itself
 };

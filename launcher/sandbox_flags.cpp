@@ -214,6 +214,40 @@ std::string lower_case(std::string text) {
     return text;
 }
 
+/// Each adds to a list, and makes one of none.
+template <typename Flag>
+void add_landlock_flags(const Flag& flag) {
+    const auto path = [](std::optional<Words> LandlockRules::*list) {
+        return [list](SandboxProfile& sandbox, const Words& words) -> Status {
+            if (!words[0].starts_with('/'))
+                return fail("\"{}\" is not an absolute path inside the sandbox", words[0]);
+            auto& paths = sandbox.landlock.*list;
+            if (!paths) paths.emplace();
+            paths->push_back(words[0]);
+            return {};
+        };
+    };
+    const auto port = [](std::optional<std::vector<uint16_t>> LandlockRules::*list) {
+        return [list](SandboxProfile& sandbox, const Words& words) -> Status {
+            const auto value = parse_quantity(words[0]);
+            if (!value || *value > UINT16_MAX) return fail("\"{}\" is no port", words[0]);
+            auto& ports = sandbox.landlock.*list;
+            if (!ports) ports.emplace();
+            ports->push_back(static_cast<uint16_t>(*value));
+            return {};
+        };
+    };
+    flag("--landlock-read", 1, "PATH", "by Landlock, only this and what is below can be read",
+         path(&LandlockRules::read));
+    flag("--landlock-write", 1, "PATH", "only this can be changed", path(&LandlockRules::write));
+    flag("--landlock-execute", 1, "PATH", "only this can be executed", path(&LandlockRules::execute));
+    flag("--landlock-ioctl", 1, "PATH", "only devices here take ioctls", path(&LandlockRules::ioctl));
+    flag("--landlock-bind-tcp", 1, "PORT", "TCP sockets can be bound to this port only",
+         port(&LandlockRules::bind_tcp));
+    flag("--landlock-connect-tcp", 1, "PORT", "TCP connections can go to this port only",
+         port(&LandlockRules::connect_tcp));
+}
+
 }  // namespace
 
 void SandboxFlags::add_to(CLI::App& command) {
@@ -338,13 +372,18 @@ void SandboxFlags::add_to(CLI::App& command) {
          });
     flag("--rlimit", 1, "NAME=SOFT:HARD", "resource limit",
          [](SandboxProfile& sandbox, const Words& words) { return set_rlimit(sandbox, words[0]); });
+    const auto duration = [](std::optional<std::chrono::milliseconds> SandboxProfile::*member) {
+        return [member](SandboxProfile& sandbox, const Words& words) -> Status {
+            POSTERN_ASSIGN(const auto limit, parse_duration(words[0]));
+            if (limit.count() == 0) return fail("must not be 0");
+            sandbox.*member = limit;
+            return {};
+        };
+    };
     flag("--time-limit", 1, "TIME", "kill the client after this time, status 124",
-         [](SandboxProfile& sandbox, const Words& words) -> Status {
-             POSTERN_ASSIGN(const auto limit, parse_duration(words[0]));
-             if (limit.count() == 0) return fail("must not be 0");
-             sandbox.time_limit = limit;
-             return {};
-         });
+         duration(&SandboxProfile::time_limit));
+    flag("--cpu-limit", 1, "TIME", "kill each process that has used so much CPU time; the client: status 124",
+         duration(&SandboxProfile::cpu_limit));
     const auto share = [&](const std::string& name, const std::string& what) {
         command
             .add_flag_callback(
@@ -387,6 +426,19 @@ void SandboxFlags::add_to(CLI::App& command) {
             ->trigger_on_parse()
             ->group("Sandbox");
     };
+    add_landlock_flags(flag);
+    command
+        .add_flag_callback(
+            "--landlock-require",
+            [this] {
+                changes_.push_back([](SandboxProfile& sandbox, PendingFlags&) -> Status {
+                    sandbox.landlock.require = true;
+                    return {};
+                });
+            },
+            "fail where the kernel's Landlock lacks what is asked for")
+        ->trigger_on_parse()
+        ->group("Sandbox");
     plain("--loopback", "set the loopback interface up", &SandboxProfile::loopback, true);
     plain("--as-pid-1", "the client is pid 1, with no init that reaps", &SandboxProfile::client_is_init,
           true);

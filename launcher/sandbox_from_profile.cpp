@@ -82,11 +82,20 @@ Result<SandboxSpec> sandbox_from_profile(const Profile& profile, const std::vect
     if (!program) return propagate(std::move(program), context("seccomp"));
     if (!program->empty()) spec.seccomp = {std::move(*program)};
     spec.no_new_privs = sandbox.no_new_privs;
-    spec.landlock = sandbox.landlock == "auto";
+    spec.landlock = sandbox.landlock;
     for (const auto& [name, limits] : sandbox.rlimits) {
         auto resource = rlimit_from_name(name);
         if (!resource) return propagate(std::move(resource), context("rlimits"));
         spec.rlimits.push_back({*resource, limits.first, limits.second});
+    }
+    if (sandbox.cpu_limit) {
+        if (sandbox.rlimits.contains("cpu"))
+            return fail("{}: rlimits has \"cpu\", which limits the same; leave one of them out",
+                        context("cpu_limit"));
+        // The kernel counts whole seconds. A client that goes on after SIGXCPU is killed by the hard limit.
+        spec.cpu_limit = std::chrono::ceil<std::chrono::seconds>(*sandbox.cpu_limit);
+        const auto soft = static_cast<std::uint64_t>(spec.cpu_limit->count());
+        spec.rlimits.push_back({RLIMIT_CPU, soft, soft + 1});
     }
     spec.uid = sandbox.uid;
     spec.gid = sandbox.gid;

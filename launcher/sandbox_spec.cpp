@@ -9,6 +9,7 @@
 #include <cstring>
 #include <iterator>
 
+#include "launcher/landlock_plan.h"
 #include "launcher/mount_plan.h"
 
 namespace postern {
@@ -215,9 +216,7 @@ std::vector<std::string> describe_sandbox(const SandboxSpec& spec) {
     for (const unsigned capability : spec.capabilities) capabilities.push_back(capability_name(capability));
     lines.push_back("capabilities: " + joined(capabilities, "none"));
     lines.push_back(fmt::format("no_new_privs: {}", spec.no_new_privs ? "yes" : "no"));
-    lines.push_back(fmt::format(
-        "landlock: {}",
-        spec.landlock ? "abstract sockets and signals stay inside, where the kernel can" : "none"));
+    lines.push_back("landlock: " + describe(spec.landlock));
     lines.push_back(spec.seccomp.empty()
                         ? "seccomp: none"
                         : fmt::format("seccomp: {} filter{}, {} instructions", spec.seccomp.size(),
@@ -227,6 +226,7 @@ std::vector<std::string> describe_sandbox(const SandboxSpec& spec) {
                                     limit_text(limit.hard)));
     }
     if (spec.time_limit) lines.push_back(fmt::format("time limit: {} ms", spec.time_limit->count()));
+    if (spec.cpu_limit) lines.push_back(fmt::format("limit of CPU time: {} s", spec.cpu_limit->count()));
     lines.push_back(spec.new_session ? "session: its own" : "session: the launcher's");
     if (spec.new_keyring) lines.emplace_back("keyring: its own");
     lines.push_back("working folder: " + spec.cwd.value_or("the caller's if it is there inside, else /"));

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "broker-core/landlock_rules.h"
 #include "broker-core/result.h"
 
 namespace postern {
@@ -105,9 +106,8 @@ struct SandboxSpec {
     /// Instead: all sets stay as the launcher's are.
     bool keep_capabilities = false;
     bool no_new_privs = true;
-    /// Landlock scopes on top (abstract unix sockets, signals) where the kernel has them (ABI 6); never an
-    /// error.
-    bool landlock = true;
+    /// On top. Its paths are opened inside, by the client.
+    LandlockRules landlock = {};
     std::vector<ResourceLimit> rlimits = {};
 
     /// Ids inside. A root launcher maps them to the same ids outside, any other launcher to its own ids.
@@ -130,6 +130,9 @@ struct SandboxSpec {
     bool tell_folder = false;
     /// Wall clock from exec on; Supervisor enforces it with SIGKILL and status 124.
     std::optional<std::chrono::milliseconds> time_limit = std::nullopt;
+    /// RLIMIT_CPU of `rlimits` (soft, and hard one second later) is a limit in time, too: a client that ends
+    /// by it has status 124.
+    std::optional<std::chrono::seconds> cpu_limit = std::nullopt;
     /// cgroup v2 folder that the client is born in (Cgroup::fd()); borrowed until start_sandbox() has
     /// returned. -1: the launcher's own.
     int cgroup_fd = -1;

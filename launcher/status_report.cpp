@@ -169,6 +169,8 @@ void StatusReport::ended(int exit_code, const ExitReason& reason) {
         if (!reason.call->name.empty()) members.emplace_back("syscall-name", in_quotes(reason.call->name));
         members.emplace_back("syscall-abi", in_quotes(reason.call->abi));
     }
+    if (const std::string_view limit = hit_time_limit(reason); !limit.empty())
+        members.emplace_back("limit", fmt::format("\"{}\"", limit));
     tell(status_, on_one_line(members));
     close(status_);
 }

@@ -23,6 +23,7 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 
 namespace postern::sys {
 
@@ -107,6 +108,16 @@ inline int pidfd_open(pid_t pid) {
 }
 inline int pidfd_send_signal(int pidfd, int signal) {
     return static_cast<int>(::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0));
+}
+
+/// Nanoseconds of CPU time, user and system, that the process itself (not its children) has used: the clock
+/// that RLIMIT_CPU is measured by. Also of one that is not reaped yet; -1: there is none.
+/// Source: MAKE_PROCESS_CPUCLOCK and CPUCLOCK_PROF of include/linux/posix-timers_types.h.
+inline std::int64_t cpu_time(pid_t pid) {
+    const auto clock = static_cast<clockid_t>(~static_cast<unsigned>(pid) << 3);
+    timespec used = {};
+    if (::syscall(SYS_clock_gettime, clock, &used) != 0) return -1;
+    return std::int64_t{used.tv_sec} * 1'000'000'000 + used.tv_nsec;
 }
 
 /// The kernel's sigaction and signal sets are not glibc's.

@@ -146,6 +146,18 @@ for what, change in {
     judge(what, {"postern": 1, "files": [{k: v for k, v in {**kvm, **change}.items() if v is not None}]}, False)
 judge("the access of an fd", {"postern": 1, "files": [{**memory, "access": "r"}]}, False)
 
+for what, rules, is_good in (
+        ("Landlock rules of every form", {"read": ["/usr"], "write": [], "execute": ["/"], "ioctl": ["/dev/tty"], "bind_tcp": [0, "0x50"],
+                                          "connect_tcp": [65535], "scopes": ["signal", "abstract_unix_socket"], "require": True}, True),
+        ("no Landlock rules", {}, True), ("no Landlock", "none", True), ("a Landlock that is none", "all", False),
+        ("a relative path in Landlock rules", {"read": ["usr"]}, False), ("a port that is none", {"bind_tcp": [65536]}, False),
+        ("a scope that is none", {"scopes": ["socket"]}, False), ("an unknown kind of Landlock rules", {"exec": []}, False),
+        ("a path that is no list", {"read": "/usr"}, False)):
+    judge(what, {"postern": 1, "sandbox": {"landlock": rules}}, is_good)
+for what, limit, is_good in (("a limit of CPU time", "10s", True), ("seconds of CPU time", 5, True), ("no CPU time at all", 0, False),
+                             ("CPU time in days", "1d", False)):
+    judge(what, {"postern": 1, "sandbox": {"cpu_limit": limit}}, is_good)
+
 if wrong:
     sys.exit("\n".join(f"schema: {each}" for each in wrong))
 good = list(judged.values()).count(True)

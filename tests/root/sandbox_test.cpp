@@ -297,7 +297,7 @@ TEST_F(SandboxNamespaces, AbstractSocketsOfTheHostAreOutOfReach) {
                  "import socket; socket.socket(socket.AF_UNIX).connect('\\0" + name + "')"};
     EXPECT_NE(run(spec).status, 0);
     spec.namespaces.net = false;
-    spec.landlock = false;
+    spec.landlock = no_landlock();
     EXPECT_EQ(run(spec).status, 0);
 }
 

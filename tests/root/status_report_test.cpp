@@ -205,12 +205,19 @@ TEST_F(StatusReportTest, TellsSignalsAndLimits) {
                                       "\"signal-name\": \"SIGTERM\" }\n"));
     told = StatusReportTest::told("sleep 60", {"--time-limit", "200ms"});
     EXPECT_EQ(told.status, 124);
-    EXPECT_THAT(told.lines, HasSubstr("{ \"exit-code\": 124, \"exit-reason\": \"time\" }\n"));
+    EXPECT_THAT(told.lines,
+                HasSubstr("{ \"exit-code\": 124, \"exit-reason\": \"time\", \"limit\": \"time_limit\" }\n"));
     EXPECT_THAT(told.out, HasSubstr("the time limit was hit"));
     told = StatusReportTest::told("while :; do :; done", {"--rlimit", "cpu=1:60"});
     EXPECT_EQ(told.status, 128 + SIGXCPU);
     EXPECT_THAT(told.lines, HasSubstr("\"exit-reason\": \"time\", \"signal\": 24"));
+    EXPECT_THAT(told.lines, HasSubstr("\"limit\": \"rlimits.cpu\""));
     EXPECT_THAT(told.out, HasSubstr("the limit of CPU time was hit"));
+    told = StatusReportTest::told("while :; do :; done", {"--cpu-limit", "1s"});
+    EXPECT_EQ(told.status, 124);
+    EXPECT_THAT(told.lines, HasSubstr("\"exit-code\": 124, \"exit-reason\": \"time\", \"signal\": 24"));
+    EXPECT_THAT(told.lines, HasSubstr("\"limit\": \"cpu_limit\""));
+    EXPECT_THAT(told.out, HasSubstr("(cpu_limit) was hit"));
 }
 
 /// Whether this machine's log tells what a filter kills for: not where auditd takes it.

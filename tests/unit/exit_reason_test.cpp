@@ -60,6 +60,16 @@ TEST(ExitReason, OfSigsysIsSeccompOnlyWhereThereIsAFilter) {
 TEST(ExitReason, NamesTheLimitThatWasHit) {
     EXPECT_EQ(reason_of(ClientExit::Kind::TimeLimit, 0).kind, Kind::Time);
     EXPECT_EQ(reason_of(ClientExit::Kind::Signaled, SIGXCPU).kind, Kind::Time);
+    EXPECT_EQ(reason_of(ClientExit::Kind::CpuLimit, SIGXCPU).kind, Kind::CpuTime);
+    EXPECT_EQ(reason_of(ClientExit::Kind::CpuLimit, SIGKILL, {kOutOfMemory, {}, true}).kind, Kind::CpuTime)
+        << "the OOM killer's was another process";
+    EXPECT_EQ(exit_reason_name(Kind::CpuTime), "time");
+    EXPECT_EQ(hit_time_limit({Kind::Time, 0, {}}), "time_limit");
+    EXPECT_EQ(hit_time_limit({Kind::Time, SIGXCPU, {}}), "rlimits.cpu");
+    EXPECT_EQ(hit_time_limit({Kind::CpuTime, SIGXCPU, {}}), "cpu_limit");
+    EXPECT_EQ(hit_time_limit({Kind::Signal, SIGKILL, {}}), "");
+    EXPECT_THAT(exit_messages({Kind::CpuTime, SIGKILL, {}}, {}),
+                ElementsAre(::testing::AllOf(HasSubstr("(cpu_limit) was hit"), HasSubstr("SIGKILL"))));
     EXPECT_THAT(exit_messages({Kind::Time, 0, {}}, {}), ElementsAre(HasSubstr("the time limit was hit")));
     EXPECT_THAT(exit_messages({Kind::Time, SIGXCPU, {}}, {}), ElementsAre(HasSubstr("CPU time")));
     EXPECT_THAT(exit_messages({Kind::Signal, SIGXFSZ, {}}, {}), ElementsAre(HasSubstr("fsize")));

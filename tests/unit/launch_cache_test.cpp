@@ -28,19 +28,26 @@ CompiledLaunch launch() {
     launch.spec.seccomp = {{{6, 1, 2, 0x7fff0000}, {6, 0, 0, 0}}};
     launch.spec.capabilities = {12, 21};
     launch.spec.no_new_privs = false;
-    launch.spec.landlock = false;
+    launch.spec.landlock = no_landlock();
+    launch.spec.landlock.read = {"/r"};
+    launch.spec.landlock.write = std::vector<std::string>{};
+    launch.spec.landlock.ioctl = {"/dev/a", "/dev/b"};
+    launch.spec.landlock.bind_tcp = {80, 443};
+    launch.spec.landlock.require = true;
     launch.spec.rlimits = {{7, 64, 128}};
     launch.spec.uid = 1000;
     launch.spec.gid = 1001;
     launch.spec.hostname = "box";
     launch.spec.cwd = "/work";
     launch.spec.time_limit = std::chrono::milliseconds(1500);
+    launch.spec.cpu_limit = std::chrono::seconds(7);
     launch.spec.new_session = false;
     launch.spec.loopback_up = true;
     launch.env_keep = {"PATH", "LANG"};
     launch.env_set = {{"A", "1"}, {"B", ""}};
     launch.cgroup_limits = {{"pids.max", "8"}};
     launch.weakenings = {"weak\n"};
+    launch.quiet = true;
     return launch;
 }
 
@@ -65,7 +72,7 @@ TEST(CompiledLaunch, IsTheSameAfterItWasBytes) {
     EXPECT_EQ(after->spec.seccomp[0][0].k, 0x7fff0000U);
     EXPECT_EQ(after->spec.capabilities, before.spec.capabilities);
     EXPECT_FALSE(after->spec.no_new_privs);
-    EXPECT_FALSE(after->spec.landlock);
+    EXPECT_EQ(after->spec.landlock, before.spec.landlock);
     ASSERT_EQ(after->spec.rlimits.size(), 1U);
     EXPECT_EQ(after->spec.rlimits[0].resource, 7);
     EXPECT_EQ(after->spec.rlimits[0].soft, 64U);
@@ -75,12 +82,14 @@ TEST(CompiledLaunch, IsTheSameAfterItWasBytes) {
     EXPECT_EQ(after->spec.hostname, "box");
     EXPECT_EQ(after->spec.cwd, "/work");
     EXPECT_EQ(after->spec.time_limit, std::chrono::milliseconds(1500));
+    EXPECT_EQ(after->spec.cpu_limit, std::chrono::seconds(7));
     EXPECT_FALSE(after->spec.new_session);
     EXPECT_TRUE(after->spec.loopback_up);
     EXPECT_EQ(after->env_keep, before.env_keep);
     EXPECT_EQ(after->env_set, before.env_set);
     EXPECT_EQ(after->cgroup_limits, before.cgroup_limits);
     EXPECT_EQ(after->weakenings, before.weakenings);
+    EXPECT_TRUE(after->quiet);
 }
 
 TEST(CompiledLaunch, IsRefusedWhereBytesAreMissingOrTooMany) {

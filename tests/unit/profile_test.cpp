@@ -382,6 +382,16 @@ INSTANTIATE_TEST_SUITE_P(
                 "sandbox.rlimits.nofiles: unknown key; did you mean \"nofile\"?"},
         BadCase{"time", "/sandbox/time_limit", "\"1 day\"",
                 "sandbox.time_limit: \"1 day\" is not a duration"},
+        BadCase{"cpu", "/sandbox/cpu_limit", "0", "sandbox.cpu_limit: must not be 0"},
+        BadCase{"landlock", "/sandbox/landlock", "\"all\"", "sandbox.landlock: \"all\" is not one of"},
+        BadCase{"landlock_key", "/sandbox/landlock", R"({"reads": []})",
+                "sandbox.landlock.reads: unknown key; did you mean \"read\"?"},
+        BadCase{"landlock_path", "/sandbox/landlock", R"({"write": ["/a", "b"]})",
+                "sandbox.landlock.write[1]: \"b\" is not an absolute path"},
+        BadCase{"landlock_port", "/sandbox/landlock", R"({"bind_tcp": [80, 65536]})",
+                "sandbox.landlock.bind_tcp[1]: 65536 is no port"},
+        BadCase{"landlock_scope", "/sandbox/landlock", R"({"scopes": ["signals"]})",
+                "sandbox.landlock.scopes: \"signals\" is not one of"},
         BadCase{"env", "/sandbox/env/set", R"({"A=B": "c"})", "sandbox.env.set.A=B"},
         BadCase{"mount_type", "/sandbox/mounts", R"([{"type": "nfs", "target": "/x"}])",
                 "sandbox.mounts[0].type"},
@@ -389,6 +399,28 @@ INSTANTIATE_TEST_SUITE_P(
                 "sandbox.mounts[0].target: \"x\" is not an absolute path"},
         BadCase{"nul", "/sandbox/hostname", R"("a\u0000b")", "sandbox.hostname: must not hold a NUL"}),
     [](const auto& param_info) { return param_info.param.name; });
+
+TEST(Profile, LandlockListsAreAbsentOrEmpty) {
+    const auto rules = [](const char* text) {
+        const auto profile = read(fmt::format(R"({{"postern": 1, "sandbox": {{"landlock": {}}}}})", text));
+        EXPECT_TRUE(profile) << profile.error().message;
+        return profile ? profile->sandbox.landlock : LandlockRules{};
+    };
+    EXPECT_EQ(rules("\"auto\""), LandlockRules{});
+    EXPECT_EQ(rules("{}"), LandlockRules{});
+    EXPECT_EQ(rules("\"none\""), no_landlock());
+    EXPECT_EQ(rules(R"({"scopes": []})"), no_landlock());
+    LandlockRules some;
+    some.read = std::vector<std::string>{};
+    some.execute = {"/usr", "/lib"};
+    some.connect_tcp = {443, 53};
+    some.scope_sockets = false;
+    some.require = true;
+    EXPECT_EQ(
+        rules(R"({"read": [], "execute": ["/usr", "/lib"], "connect_tcp": [443, "53"], "scopes": ["signal"],
+                        "require": true})"),
+        some);
+}
 
 TEST(Profile, SharedPagesMayBeMeant) {
     Json document = Json::parse(kGood);

@@ -86,6 +86,7 @@ TEST(ClientExit, BecomesTheContractsStatus) {
     EXPECT_EQ((ClientExit{ClientExit::Kind::Exited, 7}.status()), 7);
     EXPECT_EQ((ClientExit{ClientExit::Kind::Signaled, 11}.status()), 139);
     EXPECT_EQ((ClientExit{ClientExit::Kind::TimeLimit, 0}.status()), 124);
+    EXPECT_EQ((ClientExit{ClientExit::Kind::CpuLimit, 24}.status()), 124);
     EXPECT_EQ((ClientExit{ClientExit::Kind::Lost, 9}.status()), 137);
 }
 
