@@ -302,6 +302,9 @@ int fork_flags(const ChildPlan& plan) {
 
 bool fork_client(Child& child) {
     if (child.plan.as_pid_1) return true;
+    // Why before the clone: afterwards the client may be quicker to look than init to name itself. Exec names
+    // the client anew.
+    if (!check(child, ::prctl(PR_SET_NAME, "postern-init", 0, 0, 0), "prctl")) return false;
     child.init = ::getpid();
     child.client = ::clone(run_client, client_stack + sizeof client_stack, fork_flags(child.plan), &child);
     return check(child, child.client, "clone");

@@ -55,9 +55,9 @@ bool give_everything_up(const InitJob& job) {
         if (kept > next && sys::close_range(next, kept - 1, 0) != 0) return false;
         next = kept + 1;
     }
-    return sys::close_range(next, ~0U, 0) == 0 && ::prctl(PR_SET_NAME, "postern-init", 0, 0, 0) == 0 &&
-           ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 && sys::capset(0, 0, 0) == 0 &&
-           ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && allow_only_own_calls();
+    return sys::close_range(next, ~0U, 0) == 0 && ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 &&
+           sys::capset(0, 0, 0) == 0 && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           allow_only_own_calls();
 }
 
 [[noreturn]] void leave(int status) {

@@ -368,10 +368,13 @@ TEST_F(SandboxFds, InitKeepsNone) {
             links.push_back(link_of(entry.path()));
         return links;
     };
-    // One pipe, for the client's status; init gives the rest up while the client starts.
-    EXPECT_TRUE(eventually([&] { return open_in_init().size() == 1; })) << open_in_init().size();
-    EXPECT_THAT(open_in_init(), ElementsAre(HasSubstr("pipe:")));
-    const auto status = fields(read_text("/proc/" + std::to_string(client->init_pid()) + "/status"));
+    const auto status_of_init = [&] {
+        return fields(read_text("/proc/" + std::to_string(client->init_pid()) + "/status"));
+    };
+    // Init gives everything up while the client starts, and comes under its filter last.
+    EXPECT_TRUE(eventually([&] { return status_of_init().at("Seccomp") == "2"; }));
+    EXPECT_THAT(open_in_init(), ElementsAre(HasSubstr("pipe:"))) << "for the client's status";
+    const auto status = status_of_init();
     EXPECT_EQ(status.at("CapPrm"), "0000000000000000");
     EXPECT_EQ(status.at("CapBnd"), "0000000000000000");
     EXPECT_EQ(status.at("NoNewPrivs"), "1");
