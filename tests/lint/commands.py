@@ -12,7 +12,7 @@ import sys
 
 BUILD = pathlib.Path(sys.argv[1]).resolve()
 POSTERN = BUILD / "bin" / "postern"
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 wrong = []
 
 
