@@ -284,7 +284,9 @@ std::vector<std::string> weakenings(const Profile& profile) {
             "sandbox.new_session is false: the client shares the caller's terminal, and may type into it");
     if (!sandbox.netns.empty())
         found.push_back(fmt::format("sandbox.netns joins the network of {}", sandbox.netns));
-    if (sandbox.uid == 0)
+    if (!sandbox.uid_map.empty())
+        found.emplace_back("sandbox.user.uid_map: the client is who it says to the files of the host");
+    if (sandbox.uid == 0 && !sandbox.subids && sandbox.uid_map.empty())
         found.emplace_back(
             "sandbox.user.uid is 0: started by root, the client is root to the files of the host");
     for (const char* name : {"user", "pid", "mount", "net", "ipc", "uts", "cgroup"}) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "broker-core/forward.h"
+#include "broker-core/id_range.h"
 #include "broker-core/ioctl_rule.h"
 #include "broker-core/landlock_rules.h"
 #include "broker-core/result.h"
@@ -120,6 +121,9 @@ struct SandboxProfile {
     std::map<std::string, std::string> cgroup;
     uint32_t uid = 65534;
     uint32_t gid = 65534;
+    bool subids = false;           ///< … and the caller's subordinate ids around them
+    std::vector<IdRange> uid_map;  ///< instead: exactly these
+    std::vector<IdRange> gid_map;
     std::string hostname = "postern";
     std::map<std::string, std::string> env_set;
     std::vector<std::string> env_keep;

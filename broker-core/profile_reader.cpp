@@ -293,6 +293,24 @@ std::optional<std::chrono::milliseconds> read_duration(ObjectReader& reader, std
     return std::nullopt;
 }
 
+std::vector<IdRange> read_id_map(ObjectReader& reader, std::string_view key) {
+    std::vector<IdRange> map;
+    reader.each(key, [&](const Json& element, const std::string& path) {
+        std::array<uint32_t, 3> numbers = {};
+        bool is_good = element.is_array() && element.size() == numbers.size();
+        for (size_t i = 0; is_good && i < numbers.size(); ++i) {
+            const auto number = json_integer(element[i]);
+            is_good = number && *number <= 0xfffffffe;
+            if (is_good) numbers[i] = static_cast<uint32_t>(*number);
+        }
+        if (!is_good || numbers[2] == 0)
+            reader.set_error(path, "must be [first id inside, first id outside, count]");
+        map.push_back({numbers[0], numbers[1], numbers[2]});
+    });
+    if (map.empty() && reader.find(key) != nullptr) reader.set_error(reader.path_of(key), "is empty");
+    return map;
+}
+
 std::optional<std::vector<std::string>> read_landlock_paths(ObjectReader& reader, std::string_view key) {
     if (reader.find(key) == nullptr) return std::nullopt;
     auto paths = reader.strings(key);
@@ -436,6 +454,11 @@ SandboxProfile read_sandbox(ObjectReader& reader) {
     reader.object("user", [&](ObjectReader& inner) {
         sandbox.uid = static_cast<uint32_t>(inner.integer_in("uid", 0, 0xfffffffe, sandbox.uid));
         sandbox.gid = static_cast<uint32_t>(inner.integer_in("gid", 0, 0xfffffffe, sandbox.gid));
+        sandbox.subids = inner.boolean("subids", false);
+        sandbox.uid_map = read_id_map(inner, "uid_map");
+        sandbox.gid_map = read_id_map(inner, "gid_map");
+        if (sandbox.uid_map.empty() != sandbox.gid_map.empty() && !inner.reading().partial)
+            inner.set_error(inner.path(), "uid_map and gid_map go together");
     });
     sandbox.hostname = reader.string("hostname", false, sandbox.hostname);
     if (sandbox.hostname.empty() || sandbox.hostname.size() > 64) {

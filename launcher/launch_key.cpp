@@ -50,6 +50,7 @@ constexpr KnownOption kKnownOptions[] = {
     {"--landlock-bind-tcp", 1},
     {"--landlock-connect-tcp", 1},
     {"--landlock-require", 0},
+    {"--subids", 0},
     {"--seccomp-profile", 1},
     {"--share-net", 0},
     {"--share-pid", 0},

@@ -23,8 +23,10 @@
 #include "launcher/child.h"
 #include "launcher/child_tree.h"
 #include "launcher/exec_target.h"
+#include "launcher/id_map.h"
 #include "launcher/landlock_uapi.h"
 #include "launcher/launch_error.h"
+#include "launcher/map_helper.h"
 #include "launcher/syscalls.h"
 
 namespace postern {
@@ -102,6 +104,17 @@ Status check_combinations(const SandboxSpec& spec) {
         return fail("the client can be pid 1 only in a pid namespace of its own");
     if (spec.as_pid_1 && (!spec.lock_files.empty() || spec.namespaces.time))
         return fail("locks and the time namespace need an init, so the client cannot be pid 1");
+    const bool has_id_maps = spec.subids || !spec.uid_map.empty() || !spec.gid_map.empty();
+    if (has_id_maps && !spec.namespaces.user)
+        return fail("ids are mapped in a user namespace only; add \"user\" to the namespaces");
+    if (has_id_maps && spec.no_more_user_namespaces)
+        return fail(
+            "a client that cannot make user namespaces is in a second one, which has one id; leave "
+            "\"disable_userns\" out, "
+            "or the other ids");
+    if (spec.subids && !spec.uid_map.empty())
+        return fail("the ids are either the subordinate ones or those of uid_map and gid_map; leave one out");
+    if (spec.uid_map.empty() != spec.gid_map.empty()) return fail("uid_map and gid_map go together");
     if (spec.no_more_user_namespaces && !spec.namespaces.user)
         return fail("user namespaces can only be ended in one of its own; add \"user\" to the namespaces");
     if (!spec.net_path.empty() && spec.namespaces.net)
@@ -179,10 +192,59 @@ bool ids_exist(uid_t uid, gid_t gid) {
     return id_exists("/proc/self/uid_map", uid) && id_exists("/proc/self/gid_map", gid);
 }
 
-UserMap choose_user_map(const SandboxSpec& spec) {
+std::string user_name(uid_t uid) {
+    const auto users = read_file("/etc/passwd", std::size_t{16} << 20);
+    std::string_view text = users ? std::string_view(*users) : "";
+    while (!text.empty()) {
+        const std::string_view line = text.substr(0, text.find('\n'));
+        text.remove_prefix(std::min(text.size(), line.size() + 1));
+        const std::size_t name = line.find(':');  // name:password:uid:…
+        const std::size_t password = line.find(':', name == std::string_view::npos ? name : name + 1);
+        if (password == std::string_view::npos) continue;
+        const std::string_view rest = line.substr(password + 1);
+        if (rest.substr(0, rest.find(':')) == std::to_string(uid)) return std::string(line.substr(0, name));
+    }
+    return "";
+}
+
+Result<std::vector<SubordinateIds>> own_subordinate_ids(const char* file) {
+    const uid_t uid = ::getuid();
+    const std::string name = user_name(uid);
+    const auto text = read_file(file, std::size_t{16} << 20);
+    auto ids = subordinate_ids(text ? *text : "", name, uid);
+    if (!ids.empty()) return ids;
+    return fail(
+        "user namespace: {} has no range of subordinate ids for {}; add one that nobody else has, e.g. "
+        "\"{}:100000:65536\"",
+        file, name.empty() ? fmt::format("uid {}", uid) : name, name.empty() ? std::to_string(uid) : name);
+}
+
+/// With more ids than one. What is missing for it is said before anything is started.
+Result<UserMap> widen_user_map(const SandboxSpec& spec, const UserMap& own, bool privileged) {
+    IdMap uids = spec.uid_map;
+    IdMap gids = spec.gid_map;
+    if (spec.subids) {
+        const auto own_uid = privileged ? std::nullopt : std::optional(IdRange{spec.uid, own.outside_uid, 1});
+        const auto own_gid = privileged ? std::nullopt : std::optional(IdRange{spec.gid, own.outside_gid, 1});
+        POSTERN_ASSIGN(const auto sub_uids, own_subordinate_ids("/etc/subuid"));
+        POSTERN_ASSIGN(const auto sub_gids, own_subordinate_ids("/etc/subgid"));
+        uids = map_subordinate_ids(sub_uids, own_uid);
+        gids = map_subordinate_ids(sub_gids, own_gid);
+    }
+    for (const MapHelper helper : {MapHelper::Uids, MapHelper::Gids}) {
+        if (!privileged) POSTERN_TRY(find_map_helper(helper));
+    }
+    return make_wide_user_map(own, std::move(uids), std::move(gids), privileged);
+}
+
+Result<UserMap> choose_user_map(const SandboxSpec& spec) {
     constexpr std::uint64_t setgid = std::uint64_t{1} << CAP_SETGID;
     constexpr std::uint64_t setuid = std::uint64_t{1} << CAP_SETUID;
     const bool capable = (sys::permitted_capabilities() & (setgid | setuid)) == (setgid | setuid);
+    if (spec.subids || !spec.uid_map.empty()) {
+        const UserMap own = make_user_map(spec.uid, spec.gid, ::geteuid(), ::getegid(), false);
+        return widen_user_map(spec, own, capable);
+    }
     const bool privileged = capable && !spec.own_ids && ids_exist(spec.uid, spec.gid);
     UserMap map = make_user_map(spec.uid, spec.gid, ::geteuid(), ::getegid(), privileged);
     // Without a new user namespace the ids are what they are, and groups can be dropped by who has the
@@ -480,7 +542,9 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
 
     ChildPlan plan;
     plan.namespaces = spec.namespaces;
-    plan.user = choose_user_map(spec);
+    auto user = choose_user_map(spec);
+    if (!user) return refuse(std::move(user));
+    plan.user = std::move(*user);
     if (Status safe = check_root_outside(spec, plan.user); !safe) return refuse(std::move(safe));
     if (auto mounts =
             is_root_unasked(spec, plan.user) ? make_mount_plan(with_own_ids(spec)) : make_mount_plan(spec)) {

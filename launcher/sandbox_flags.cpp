@@ -443,6 +443,8 @@ void SandboxFlags::add_to(CLI::App& command) {
     plain("--as-pid-1", "the client is pid 1, with no init that reaps", &SandboxProfile::client_is_init,
           true);
     plain("--disable-userns", "no user namespaces inside", &SandboxProfile::disable_userns, true);
+    plain("--subids", "the caller's subordinate ids, too (/etc/subuid, /etc/subgid)", &SandboxProfile::subids,
+          true);
     plain("--new-session", "a session of its own, as without this flag", &SandboxProfile::new_session, true);
     plain("--share-session", "stay in the caller's session, with its terminal", &SandboxProfile::new_session,
           false);

@@ -99,6 +99,9 @@ Result<SandboxSpec> sandbox_from_profile(const Profile& profile, const std::vect
     }
     spec.uid = sandbox.uid;
     spec.gid = sandbox.gid;
+    spec.subids = sandbox.subids;
+    spec.uid_map = sandbox.uid_map;
+    spec.gid_map = sandbox.gid_map;
     if (spec.namespaces.uts) spec.hostname = sandbox.hostname;
     spec.env = client_environment(sandbox.env_keep, sandbox.env_set, environment);
     spec.cwd = sandbox.cwd;

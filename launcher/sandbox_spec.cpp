@@ -209,7 +209,10 @@ std::vector<std::string> describe_sandbox(const SandboxSpec& spec) {
                               (plan->root_attributes & MOUNT_ATTR_NODEV) != 0 ? ", nodev" : ""));
         for (const MountStep& step : plan->steps) lines.push_back("mount: " + describe(step));
     }
-    lines.push_back(fmt::format("user: uid {} gid {}, no supplementary groups", spec.uid, spec.gid));
+    lines.push_back(fmt::format("user: uid {} gid {}, no supplementary groups{}", spec.uid, spec.gid,
+                                spec.subids            ? ", subordinate ids"
+                                : spec.uid_map.empty() ? ""
+                                                       : ", the ids of its maps"));
     if (spec.hostname) lines.push_back("host name: " + *spec.hostname);
     lines.push_back(fmt::format("loopback: {}", spec.loopback_up ? "up" : "as it is"));
     std::vector<std::string> capabilities;

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "broker-core/id_range.h"
 #include "broker-core/landlock_rules.h"
 #include "broker-core/result.h"
 
@@ -113,6 +114,12 @@ struct SandboxSpec {
     /// Ids inside. A root launcher maps them to the same ids outside, any other launcher to its own ids.
     uid_t uid = 65534;
     gid_t gid = 65534;
+    /// More of them: those that /etc/subuid and /etc/subgid grant to the launcher's user. Inside they are
+    /// those from 0 on, around the launcher's own; a root launcher gives none of its own.
+    bool subids = false;
+    /// Instead: exactly these, `uid` and `gid` among them.
+    std::vector<IdRange> uid_map = {};
+    std::vector<IdRange> gid_map = {};
     /// A root launcher maps the ids to its own, too.
     bool own_ids = false;
     /// Supplementary groups of the launcher's stay.

@@ -158,6 +158,14 @@ for what, limit, is_good in (("a limit of CPU time", "10s", True), ("seconds of 
                              ("CPU time in days", "1d", False)):
     judge(what, {"postern": 1, "sandbox": {"cpu_limit": limit}}, is_good)
 
+ids = [[0, 100000, 1000], ["1000", "0x3e8", 1]]
+for what, user, is_good in (
+        ("subordinate ids", {"subids": True}, True), ("maps of ids", {"uid_map": ids, "gid_map": ids}, True),
+        ("one map of ids alone", {"uid_map": ids}, False), ("the other map of ids alone", {"gid_map": ids}, False),
+        ("a map without a range", {"uid_map": [], "gid_map": ids}, False), ("a range of two numbers", {"uid_map": [[0, 1]], "gid_map": ids}, False),
+        ("a range of no ids", {"uid_map": [[0, 1, 0]], "gid_map": ids}, False), ("a range that is none", {"uid_map": [0, 1, 1], "gid_map": ids}, False)):
+    judge(what, {"postern": 1, "sandbox": {"user": user}}, is_good)
+
 if wrong:
     sys.exit("\n".join(f"schema: {each}" for each in wrong))
 good = list(judged.values()).count(True)

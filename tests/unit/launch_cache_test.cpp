@@ -37,6 +37,9 @@ CompiledLaunch launch() {
     launch.spec.rlimits = {{7, 64, 128}};
     launch.spec.uid = 1000;
     launch.spec.gid = 1001;
+    launch.spec.subids = true;
+    launch.spec.uid_map = {{0, 100000, 65536}, {65536, 1000, 1}};
+    launch.spec.gid_map = {{0, 5, 6}};
     launch.spec.hostname = "box";
     launch.spec.cwd = "/work";
     launch.spec.time_limit = std::chrono::milliseconds(1500);
@@ -79,6 +82,9 @@ TEST(CompiledLaunch, IsTheSameAfterItWasBytes) {
     EXPECT_EQ(after->spec.rlimits[0].hard, 128U);
     EXPECT_EQ(after->spec.uid, 1000U);
     EXPECT_EQ(after->spec.gid, 1001U);
+    EXPECT_TRUE(after->spec.subids);
+    EXPECT_EQ(after->spec.uid_map, before.spec.uid_map);
+    EXPECT_EQ(after->spec.gid_map, before.spec.gid_map);
     EXPECT_EQ(after->spec.hostname, "box");
     EXPECT_EQ(after->spec.cwd, "/work");
     EXPECT_EQ(after->spec.time_limit, std::chrono::milliseconds(1500));
