@@ -26,6 +26,7 @@ const char* name_of(MapHelper helper) {
 /// Its standard error is `said`; its standard input and output are nothing.
 Result<pid_t> spawn(const std::string& program, std::vector<std::string>& words, int said) {
     std::vector<char*> argv;
+    argv.reserve(words.size() + 1);
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
     char* no_environment[] = {nullptr};
