@@ -23,11 +23,23 @@ namespace {
 /// inode number of the first cgroup namespace, PROC_CGROUP_INIT_INO of include/linux/proc_ns.h.
 constexpr ino_t kFirstCgroupNamespace = 0xEFFFFFFB;
 
-/// Whether nobody has the cgroup at `path`, as its launcher does as long as it lives: in another pid
-/// namespace it is not seen otherwise.
-bool is_deserted(const std::string& path) {
-    const UniqueFd folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    return folder && ::flock(folder.get(), LOCK_EX | LOCK_NB) == 0;
+/// Opens the cgroup at `path` and locks it, as its launcher does for its life: in another pid namespace
+/// nothing else shows that it lives. 0; EWOULDBLOCK: another one has it, or it is gone; or errno.
+int lock_folder(const std::string& path, UniqueFd& folder) {
+    folder.reset(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!folder) return errno == ENOENT ? EWOULDBLOCK : errno;
+    if (::flock(folder.get(), LOCK_EX | LOCK_NB) != 0) return errno;
+    struct stat locked = {};
+    struct stat there = {};
+    const bool is_there = ::fstat(folder.get(), &locked) == 0 && ::stat(path.c_str(), &there) == 0 &&
+                          locked.st_ino == there.st_ino;
+    return is_there ? 0 : EWOULDBLOCK;
+}
+
+/// Removes the empty cgroup at `path`, unless its launcher lives.
+bool remove_deserted(const std::string& path) {
+    UniqueFd folder;
+    return lock_folder(path, folder) == 0 && ::rmdir(path.c_str()) == 0;
 }
 
 /// Removes what launchers that were killed left below `parent`: empty cgroups, named after a launcher that is
@@ -42,21 +54,28 @@ void sweep(const std::string& parent) {
         const char* digits = name.c_str() + kPrefix.size();
         const auto [end, error] = std::from_chars(digits, name.c_str() + name.size(), launcher);
         if (error != std::errc{} || (*end != '-' && *end != '\0')) continue;
-        if (::kill(launcher, 0) != 0 && errno == ESRCH && is_deserted(entry.path().string()))
-            ::rmdir(entry.path().c_str());
+        if (::kill(launcher, 0) != 0 && errno == ESRCH) remove_deserted(entry.path().string());
     }
 }
 
 /// Makes the folder `wanted`, or, where another launcher has that, one whose name goes on: in another pid
-/// namespace it may have the same pid. 0 or errno; `made` is its path.
-int make_folder(const std::string& wanted, std::string& made) {
+/// namespace it may have the same pid. 0 or errno; `made` is its path, and `folder` locks it.
+int make_folder(const std::string& wanted, std::string& made, UniqueFd& folder) {
+    const auto make = [&] { return ::mkdir(made.c_str(), 0755) == 0 ? 0 : errno; };
     constexpr int kMost = 1000;
     for (int i = 0; i < kMost; ++i) {
         made = i == 0 ? wanted : fmt::format("{}-{}", wanted, i);
-        if (::mkdir(made.c_str(), 0755) == 0) return 0;
-        if (errno != EEXIST) return errno;
+        int errnum = make();
         // Of a dead launcher with this very pid: no sweep removes it.
-        if (is_deserted(made) && ::rmdir(made.c_str()) == 0 && ::mkdir(made.c_str(), 0755) == 0) return 0;
+        if (errnum == EEXIST && remove_deserted(made)) errnum = make();
+        if (errnum == EEXIST) continue;
+        if (errnum != 0) return errnum;
+        // Before it is locked, another one may take it for such.
+        errnum = lock_folder(made, folder);
+        if (errnum == 0) return 0;
+        if (errnum == EWOULDBLOCK) continue;
+        ::rmdir(made.c_str());
+        return errnum;
     }
     return EEXIST;
 }
@@ -101,21 +120,14 @@ Result<Cgroup> Cgroup::create(std::string_view grant,
     sweep(parent.folder());
     cgroup.depth_ = parent.depth() + 1;
     const std::string wanted = fmt::format("{}/postern-{}", parent.folder(), grant);
-    if (const int errnum = make_folder(wanted, cgroup.path_); errnum != 0) {
+    if (const int errnum = make_folder(wanted, cgroup.path_, cgroup.dir_); errnum != 0) {
         return fail_errno(errnum, "cgroup: making {}{}", wanted,
                           errnum == EACCES || errnum == EROFS || errnum == EPERM
                               ? " (this cgroup is not delegated to the launcher: systemd-run --user --scope "
                                 "-p Delegate=yes)"
                               : "");
     }
-    cgroup.dir_.reset(::open(cgroup.path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!cgroup.dir_) {
-        const int errnum = errno;
-        ::rmdir(cgroup.path_.c_str());
-        return fail_errno(errnum, "cgroup: {}", cgroup.path_);
-    }
-    // From here on ~Cgroup removes it. The lock is only there to be seen, see is_deserted().
-    ::flock(cgroup.dir_.get(), LOCK_SH | LOCK_NB);
+    // From here on ~Cgroup removes it.
     if (auto id = cgroup_id(cgroup.dir_.get())) {
         cgroup.id_ = *id;
     } else {

@@ -132,6 +132,7 @@ class SandboxTest(rootless_test.Rootless):
     def running(self, script, limits, *flags, **kwargs):
         """One that waits for its standard input, and goes with the test."""
         launch = Told(script, *(self.profile(cgroup=limits) if limits else []), *flags, stdin=subprocess.PIPE, **kwargs)
+        self.addCleanup(launch.process.kill)
         self.assertIsNotNone(launch.read_line(), "it runs")
         return launch
 
@@ -414,11 +415,14 @@ class Killed(SandboxTest):
 
     def kill_rounds(self, rounds, cgroup, user):
         dice = random.Random(SEED)
+        begin = time.monotonic()
+        self.assertEnded(self.told("exit 3", self.LIMITS, cgroup=cgroup, user=user), 3, "status")
+        whole = time.monotonic() - begin
         left, began, launchers = 0, 0, set()
         before = set(postern_cgroups())
         for i in range(rounds):
             launch = Told("sleep 1000 & echo up; sleep 1001 postern-killed-test", *self.profile(cgroup=self.LIMITS), cgroup=cgroup, user=user)
-            time.sleep(dice.uniform(0, 0.3))
+            time.sleep(dice.uniform(0, 1.5 * whole))
             launch.process.kill()
             launch.end()
             began += bool(launch.said)
@@ -455,24 +459,33 @@ class Killed(SandboxTest):
             self.assertTrue(wait_until(lambda: not text(f"{folder}/cgroup.procs")))
             os.rmdir(folder)
 
-    def test_the_same_pid_in_two_pid_namespaces(self):
-        """They share a cgroup and the name of their clients'; neither sees that the other lives."""
+    def test_the_same_pid_in_other_pid_namespaces(self):
+        """They share a cgroup and would give the same name; to each of them the others look dead."""
         before = set(postern_cgroups())
-        prefix = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", POSTERN, "run", *self.profile(cgroup=self.LIMITS), "--", "/bin/sh", "-c"]
-        clients = [subprocess.Popen([*prefix, f"echo up; read line; exit {i}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for i in range(4)]
-        self.assertEqual([client.stdout.readline() for client in clients], ["up\n"] * 4)
-        self.assertEqual({os.path.basename(path) for path in set(postern_cgroups()) - before},
-                         {"postern-1", "postern-1-1", "postern-1-2", "postern-1-3"})
-        for client in clients:
-            client.communicate("\n")
-        self.assertEqual([client.returncode for client in clients], [0, 1, 2, 3])
-        self.assertEqual(set(postern_cgroups()), before)
+        launcher = self.own_pids()
+        for _ in range(3):
+            clients = [subprocess.Popen([*launcher, f"echo up; read line; exit {i}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                       for i in range(10)]
+            for client in clients:
+                self.addCleanup(client.kill)
+            self.assertEqual([client.stdout.readline() for client in clients], ["up\n"] * 10)
+            names = [os.path.basename(path) for path in set(postern_cgroups()) - before]
+            self.assertEqual(len(names), 10)
+            for name in names:
+                self.assertRegex(name, r"^postern-1(-\d+)?$")
+            for client in clients:
+                client.communicate("\n")
+            self.assertEqual([client.returncode for client in clients], list(range(10)))
+            self.assertEqual(set(postern_cgroups()), before)
+
+    def own_pids(self):
+        """Up to the script: a launcher that is pid 1."""
+        return ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", POSTERN, "run", *self.profile(cgroup=self.LIMITS), "--", "/bin/sh", "-c"]
 
     def test_the_cgroup_of_a_dead_launcher_with_this_pid(self):
         old = f"{ROOT}/postern-1"
         os.mkdir(old)
-        prefix = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", POSTERN, "run", *self.profile(cgroup=self.LIMITS), "--", "/bin/sh", "-c"]
-        result = subprocess.run([*prefix, "cat /proc/self/cgroup; exit 3"], capture_output=True, text=True, timeout=60)
+        result = subprocess.run([*self.own_pids(), "cat /proc/self/cgroup; exit 3"], capture_output=True, text=True, timeout=60)
         self.assertEqual(result.returncode, 3, result.stderr)
         self.assertFalse(os.path.exists(old))
 
