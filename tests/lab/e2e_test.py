@@ -624,14 +624,28 @@ class Limits(Lab):
         self.assertRan(self.run_in("/sys/fs/cgroup", {"pids.max": "30", "memory.max": "64MiB"}))
 
     def test_below_it_a_refusal_leaves_the_cgroup_usable(self):
-        for controller, limit in (("pids", {"pids.max": "30"}), ("memory", {"memory.max": "64MiB"})):
+        other = subprocess.Popen(["/bin/sleep", "600"], preexec_fn=self.into(self.cgroup))
+        self.addCleanup(other.wait)
+        self.addCleanup(other.kill)
+        limits = {"pids": {"pids.max": "30"}, "memory": {"memory.max": "64MiB"}}
+        for controller, limit in limits.items():
             with open("/sys/fs/cgroup/cgroup.subtree_control", "w") as file:
                 file.write(f"+{controller}")
             self.assertRefused(self.run_in(self.cgroup, limit), self.cgroup, f"controller {controller}", "systemd-run")
+        self.assertAsItWas()
+        self.assertRan(on_blk("--", "/bin/true", preexec_fn=self.into(self.cgroup)))
+        # Alone in it postern makes room for itself.
+        other.kill()
+        other.wait()
+        for limit in limits.values():
+            self.assertRan(self.run_in(self.cgroup, limit))
+        self.assertAsItWas()
+
+    def assertAsItWas(self):
         for name, says in (("cgroup.subtree_control", ""), ("cgroup.type", "domain")):
             with open(f"{self.cgroup}/{name}") as file:
                 self.assertEqual(file.read().strip(), says)
-        self.assertRan(on_blk("--", "/bin/true", preexec_fn=self.into(self.cgroup)))
+        self.assertEqual([entry.name for entry in os.scandir(self.cgroup) if entry.is_dir()], [])
 
 
 class LauncherKilled(Lab):
