@@ -561,6 +561,8 @@ constexpr StepEntry kInitSteps[] = {
     // Why before Overlays and NewRoot: files in a tmpfs and in upper layers can only be made by an id that
     // the user namespace has.
     {ChildStep::Identity, "becoming the client's user", become_client_user},
+    // Here, too: what is below may wait for whoever writes to a file of the caller's.
+    {ChildStep::DieWithLauncher, "binding its life to the launcher's", die_with_launcher},
     {ChildStep::Overlays, "making overlays", make_overlays},
     {ChildStep::NewRoot, "making the root", new_root},
     {ChildStep::Mounts, "mounting", mounts},

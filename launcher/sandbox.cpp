@@ -5,6 +5,7 @@
 #include <linux/sched.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,6 +34,7 @@ namespace postern {
 namespace {
 
 constexpr std::string_view kDefaultSearchPath = "/usr/local/bin:/usr/bin:/bin";
+constexpr int kEndingSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 constexpr std::uint64_t kAllSignals = ~std::uint64_t{0};
 
 tl::unexpected<LaunchError> refuse(Failure failure) {
@@ -511,6 +513,26 @@ bool read_fully(int fd, void* data, std::size_t size) {
     return true;
 }
 
+/// Waits until the child reports or execs. A start may last as long as somebody else wants, who is to write
+/// what a file is made from. Returns the signal that asks the launcher to end meanwhile, which stays pending
+/// for whoever has blocked it; 0: none did.
+int await_report(int report) {
+    sigset_t ending;
+    ::sigemptyset(&ending);
+    for (const int signal : kEndingSignals) ::sigaddset(&ending, signal);
+    const UniqueFd signals(::signalfd(-1, &ending, SFD_CLOEXEC));
+    std::array<pollfd, 2> polled = {pollfd{report, POLLIN, 0}, pollfd{signals.get(), POLLIN, 0}};
+    while (::poll(polled.data(), polled.size(), -1) < 0 && errno == EINTR) {
+    }
+    if (polled[0].revents != 0) return 0;
+    sigset_t pending;
+    ::sigpending(&pending);
+    for (const int signal : kEndingSignals) {
+        if (::sigismember(&pending, signal) == 1) return signal;
+    }
+    return 0;
+}
+
 /// Waits until the process behind `pidfd` is gone; what waitid(2) says of it.
 siginfo_t await_end(int pidfd, int more_flags = 0) {
     siginfo_t info = {};
@@ -621,10 +643,10 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
         arguments_of_clone.flags |= CLONE_INTO_CGROUP;
         arguments_of_clone.cgroup = static_cast<std::uint64_t>(spec.cgroup_fd);
     }
-    // Why blocked: no handler of the launcher's may run in the child, and init wants all signals to wait for
-    // it.
     std::optional<BorrowedNetwork> network(std::in_place);
     if (Status joined = network->join(spec.net_path); !joined) return refuse(std::move(joined));
+    // Why blocked: no handler of the launcher's may run in the child, and init wants all signals to wait for
+    // it.
     std::uint64_t old_mask = 0;
     sys::set_signal_mask(kAllSignals, &old_mask);
     const long pid = sys::clone3(arguments_of_clone);
@@ -654,6 +676,12 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
 
     // Why the report counts first: a child that has failed already is a reason for what failed here.
     ChildReport report;
+    if (const int signal = await_report(fds.report_read.get()); signal != 0) {
+        return tl::unexpected(LaunchError{
+            Error{fmt::format("sandbox: signal {} asked postern to end before the client ran", signal),
+                  EINTR},
+            128 + signal});
+    }
     if (read_fully(fds.report_read.get(), &report, sizeof report)) {
         return tl::unexpected(explain_report(report, plan, spec.argv.front(), read_user_namespace_rules()));
     }

@@ -5,10 +5,12 @@
 Each is seen from inside, and beside each stands the launch without it."""
 
 import os
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 BUILD = os.path.abspath(sys.argv[1])
@@ -55,6 +57,39 @@ class Flags(unittest.TestCase):
             self.assertOut("hello " + ("written" if writable else "kept"), "--uid", "0", flag, str(fd), "/tmp/f", pass_fds=[fd],
                            script="cat /tmp/f | tr '\\n' ' '; (echo more >> /tmp/f) 2>/dev/null && echo written || echo kept")
         self.assertRefused("is not open", "--file", "987", "/tmp/f")
+
+    def test_a_file_that_nobody_ever_ends(self):
+        """A start that waits for somebody else's data can be given up, and does not outlive its launcher."""
+        for how, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)):
+            for _ in range(2):
+                read, write = os.pipe()
+                launcher = subprocess.Popen([f"{BUILD}/bin/postern", "run", "--quiet", "--file", str(read), "/tmp/f", "--", "/bin/true"],
+                                            pass_fds=[read], stderr=subprocess.PIPE, text=True)
+                os.close(read)
+                children = f"/proc/{launcher.pid}/task/{launcher.pid}/children"
+                deadline = time.monotonic() + 20
+                inits = []
+                while not inits:
+                    self.assertLess(time.monotonic(), deadline)
+                    with open(children) as file:
+                        inits = file.read().split()
+                time.sleep(0.3)  # it is at the file by then, or soon: both count
+                self.assertIsNone(launcher.poll())
+                launcher.send_signal(how)
+                self.assertEqual(launcher.wait(20), status)
+                said = launcher.stderr.read()
+                self.assertEqual(said.count("\n"), 0 if how == signal.SIGKILL else 1, said)
+                launcher.stderr.close()
+                while os.path.exists(f"/proc/{inits[0]}"):
+                    self.assertLess(time.monotonic(), deadline)
+                    time.sleep(0.01)
+                os.close(write)
+        # The control: it goes on when the data has come.
+        read, write = os.pipe()
+        os.write(write, b"late\n")
+        os.close(write)
+        self.assertOut("late", "--file", str(read), "/tmp/f", script="cat /tmp/f", pass_fds=[read])
+        os.close(read)
 
     def test_an_open_folder(self):
         with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
