@@ -1,34 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/cgroup_file.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <fstream>
-#include <sstream>
-
-#include "broker-core/unique_fd.h"
+#include "broker-core/file.h"
 
 namespace postern {
+namespace {
+
+constexpr std::size_t kMaxBytes = std::size_t{16} << 20;
+
+}  // namespace
 
 std::string read_cgroup_file(const std::string& path) {
-    std::ifstream file(path);
-    std::ostringstream text;
-    text << file.rdbuf();
-    return text.str();
+    return read_file(path, kMaxBytes).value_or("");
 }
 
 int write_cgroup_file(const std::string& path, std::string_view value) {
-    const UniqueFd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-    if (!file) return errno;
-    return ::write(file.get(), value.data(), value.size()) == static_cast<ssize_t>(value.size()) ? 0 : errno;
+    const Status written = write_file(path, value);
+    return written ? 0 : written.error().errnum;
 }
 
-bool holds_word(const std::string& words, std::string_view word) {
-    std::istringstream stream(words);
-    for (std::string each; stream >> each;) {
-        if (each == word) return true;
+bool holds_word(std::string_view words, std::string_view word) {
+    while (!words.empty()) {
+        const std::size_t length = words.find_first_of(" \n");
+        if (words.substr(0, length) == word) return true;
+        words.remove_prefix(length == std::string_view::npos ? words.size() : length + 1);
     }
     return false;
 }

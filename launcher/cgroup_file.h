@@ -13,6 +13,6 @@ std::string read_cgroup_file(const std::string& path);
 int write_cgroup_file(const std::string& path, std::string_view value);
 
 /// Whether `words`, separated by blanks, has `word`.
-bool holds_word(const std::string& words, std::string_view word);
+bool holds_word(std::string_view words, std::string_view word);
 
 }  // namespace postern

@@ -21,8 +21,7 @@ struct CompiledLaunch {
     std::map<std::string, std::string> env_set;
     std::vector<std::pair<std::string, std::string>> cgroup_limits;
     std::vector<std::string> weakenings;  ///< lines to be printed at the launch
-    /// What the kernel cannot enforce is not told either.
-    bool quiet = false;
+    bool quiet = false;                   ///< … or not, nor what the kernel cannot enforce
 };
 
 /// As bytes, for a file of this build of postern on this machine.

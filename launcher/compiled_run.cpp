@@ -29,8 +29,10 @@ int run_compiled(Supervisor& supervisor, StatusReport& status, const CompiledLau
         spec.cgroup_fd = created->fd();
         cgroup.emplace(std::move(*created));
     }
-    for (const std::string& line : launch.weakenings) fmt::print(stderr, "{}", line);
-    if (!launch.quiet) tell_landlock_gaps(spec.landlock);
+    if (!launch.quiet) {
+        for (const std::string& line : launch.weakenings) fmt::print(stderr, "{}", line);
+        tell_landlock_gaps(spec.landlock);
+    }
     auto client = start_sandbox(spec);
     if (!client) return report(client.error().error, client.error().exit_status);
     return supervise(
@@ -65,10 +67,7 @@ std::optional<int> run_kept(const LaunchKey& key) {
 int run_launch_file(const LaunchFileRun& run) {
     auto launch = read_launch_file(run.file);
     if (!launch) return report(std::move(launch.error()).within("profile"), kLaunchFailed);
-    if (run.quiet) {
-        launch->weakenings.clear();
-        launch->quiet = true;
-    }
+    if (run.quiet) launch->quiet = true;
     return run_command(std::move(*launch), run.command);
 }
 

@@ -27,27 +27,12 @@ using Program = std::vector<sock_filter>;
 constexpr std::uint32_t kX32Bit = 0x40000000;
 constexpr std::uint32_t kSkippedCall = ~0U;
 
-std::uint32_t scmp_action(const SeccompAction& action) {
-    switch (action.kind) {
-        case SeccompAction::Kind::Allow:
-            return SCMP_ACT_ALLOW;
-        case SeccompAction::Kind::Log:
-            return SCMP_ACT_LOG;
-        case SeccompAction::Kind::Errno:
-            return SCMP_ACT_ERRNO(action.value);
-        case SeccompAction::Kind::Trace:
-            return SCMP_ACT_TRACE(action.value);
-        case SeccompAction::Kind::Trap:
-            return SCMP_ACT_TRAP;
-        case SeccompAction::Kind::KillThread:
-            return SCMP_ACT_KILL_THREAD;
-        case SeccompAction::Kind::KillProcess:
-            break;
-    }
-    return SCMP_ACT_KILL_PROCESS;
-}
+// libseccomp's words for what the kernel is told are the kernel's.
+static_assert(SCMP_ACT_ALLOW == SECCOMP_RET_ALLOW && SCMP_ACT_LOG == SECCOMP_RET_LOG &&
+              SCMP_ACT_ERRNO(7) == (SECCOMP_RET_ERRNO | 7) && SCMP_ACT_TRACE(7) == (SECCOMP_RET_TRACE | 7) &&
+              SCMP_ACT_TRAP == SECCOMP_RET_TRAP && SCMP_ACT_KILL_THREAD == SECCOMP_RET_KILL_THREAD &&
+              SCMP_ACT_KILL_PROCESS == SECCOMP_RET_KILL_PROCESS);
 
-/// The same for seccomp(2) itself.
 std::uint32_t verdict_of(const SeccompAction& action) {
     switch (action.kind) {
         case SeccompAction::Kind::Allow:
@@ -119,7 +104,7 @@ Result<Context> make_context(std::uint32_t default_action) {
 
 Status add_comparisons(void* context, const SeccompRule& rule, const std::vector<scmp_arg_cmp>& comparisons) {
     const int result =
-        ::seccomp_rule_add_array(context, scmp_action(rule.action), rule.number,
+        ::seccomp_rule_add_array(context, verdict_of(rule.action), rule.number,
                                  static_cast<unsigned>(comparisons.size()), comparisons.data());
     // The same rule twice is no mistake: profiles name calls in more than one group.
     return result == -EEXIST ? Status{} : seccomp_error(result, fmt::format("rule for {}", rule.name));
@@ -185,7 +170,7 @@ std::map<int, CallRules> rules_by_call(const std::vector<SeccompRule>& rules) {
 /// The program of one call whose arguments count; empty if they do not after all. The specific rules are
 /// asked first, where libseccomp would drop them silently beside a general one.
 Result<Program> compile_specific(const CallRules& call, const SeccompAction& otherwise) {
-    POSTERN_ASSIGN(const Context context, make_context(scmp_action(otherwise)));
+    POSTERN_ASSIGN(const Context context, make_context(verdict_of(otherwise)));
     bool has_one = false;
     for (const SeccompRule* rule : call.specific) {
         // libseccomp refuses a rule that does what the default does.
@@ -203,41 +188,35 @@ SeccompAction action_of_newer(const SeccompProfile& profile) {
     return {SeccompAction::Kind::Errno, ENOSYS};
 }
 
-CallRange range_of(std::uint32_t first, const SeccompAction& action) {
-    return {first, verdict_of(action), -1};
-}
-
 }  // namespace
 
 Result<std::vector<sock_filter>> compile_seccomp_filter(const SeccompProfile& profile) {
-    std::vector<CallRange> ranges{range_of(0, profile.default_action)};
+    // By the first call of each. One that begins where another did takes its place.
+    std::map<std::uint32_t, CallRange> ranges;
+    const auto begin = [&](std::uint32_t first, const SeccompAction& action) -> CallRange& {
+        return ranges[first] = {first, verdict_of(action), -1};
+    };
+    begin(0, profile.default_action);
     std::vector<Program> programs;
     for (const auto& [number, call] : rules_by_call(profile.rules)) {
         const SeccompAction action = call.general.value_or(profile.default_action);
         const auto first = static_cast<std::uint32_t>(number);
         POSTERN_ASSIGN(Program specific, compile_specific(call, action));
-        ranges.push_back(range_of(first, action));
+        CallRange& range = begin(first, action);
         if (!specific.empty()) {
-            ranges.back().program = static_cast<int>(programs.size());
+            range.program = static_cast<int>(programs.size());
             programs.push_back(std::move(specific));
         }
-        ranges.push_back(range_of(first + 1, profile.default_action));
+        begin(first + 1, profile.default_action);
     }
-    const auto newer = static_cast<std::uint32_t>(profile.newest_number + 1);
-    ranges.push_back(range_of(newer, action_of_newer(profile)));
+    begin(static_cast<std::uint32_t>(profile.newest_number + 1), action_of_newer(profile));
     // Their numbers mean other calls than the ones allowed here.
-    ranges.push_back(range_of(kX32Bit, {SeccompAction::Kind::KillProcess}));
+    begin(kX32Bit, {SeccompAction::Kind::KillProcess});
     // What a tracer has made of a call that is to be skipped.
-    ranges.push_back(range_of(kSkippedCall, profile.default_action));
-    std::stable_sort(ranges.begin(), ranges.end(),
-                     [](const CallRange& a, const CallRange& b) { return a.first < b.first; });
-    // Of those that begin at the same number the last one counts.
-    std::vector<CallRange> distinct;
-    for (const CallRange& range : ranges) {
-        if (!distinct.empty() && distinct.back().first == range.first) distinct.pop_back();
-        distinct.push_back(range);
-    }
-    Program program = make_call_tree(distinct, programs);
+    begin(kSkippedCall, profile.default_action);
+    std::vector<CallRange> ascending;
+    for (const auto& [first, range] : ranges) ascending.push_back(range);
+    Program program = make_call_tree(ascending, programs);
     if (program.size() > BPF_MAXINSNS) {
         return fail(
             "seccomp: the filter has {} instructions, more than the kernel takes ({}); use fewer rules",
