@@ -6,6 +6,7 @@
 #include "broker-core/file.h"
 #include "launcher/seccomp_filter.h"
 #include "launcher/seccomp_profile.h"
+#include "launcher/tcp_filter.h"
 
 namespace postern {
 namespace {
@@ -83,6 +84,11 @@ Result<SandboxSpec> sandbox_from_profile(const Profile& profile, const std::vect
     if (!program->empty()) spec.seccomp = {std::move(*program)};
     spec.no_new_privs = sandbox.no_new_privs;
     spec.landlock = sandbox.landlock;
+    if (spec.landlock.bind_tcp || spec.landlock.connect_tcp) {
+        POSTERN_ASSIGN(auto ways_around, tcp_filter());
+        // First: the profile's own may not let another one be installed.
+        spec.seccomp.insert(spec.seccomp.begin(), std::move(ways_around));
+    }
     for (const auto& [name, limits] : sandbox.rlimits) {
         auto resource = rlimit_from_name(name);
         if (!resource) return propagate(std::move(resource), context("rlimits"));

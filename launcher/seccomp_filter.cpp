@@ -215,6 +215,7 @@ Result<std::vector<sock_filter>> compile_seccomp_filter(const SeccompProfile& pr
     // What a tracer has made of a call that is to be skipped.
     begin(kSkippedCall, profile.default_action);
     std::vector<CallRange> ascending;
+    ascending.reserve(ranges.size());
     for (const auto& [first, range] : ranges) ascending.push_back(range);
     Program program = make_call_tree(ascending, programs);
     if (program.size() > BPF_MAXINSNS) {

@@ -142,6 +142,42 @@ class Landlock(unittest.TestCase):
         self.assertSays(f"done\n{refused}\ndone\n{refused}", *self.profile({"bind_tcp": [8001], "connect_tcp": ["8001"]}), *client)
         self.assertSays(f"done\ndone\n{refused}\n{refused}", *self.profile({"connect_tcp": []}), *client)
 
+    def test_ways_around_the_rules_for_tcp(self):
+        """Those that Landlock does not hear of, to a port that it would refuse; beside them the way that it allows."""
+        script = """
+import ctypes, socket
+LIBC = ctypes.CDLL(None, use_errno=True)
+def t(f):
+ try: f(); print('done')
+ except OSError as e: print(e.errno)
+def raw(number, *arguments):
+ result = LIBC.syscall(number, *arguments)
+ if result < 0: raise OSError(ctypes.get_errno(), '')
+ return result
+servers = []
+for p in (8001, 8002):
+ s = socket.socket(); s.bind(('127.0.0.1', p)); s.listen(); servers.append(s)
+to = ('127.0.0.1', 8002)
+wide = lambda: socket.socket(fileno=raw(41, ctypes.c_ulong(2), ctypes.c_ulong(1), ctypes.c_ulong(262 | 1 << 40)))
+t(lambda: socket.socket().sendto(b'x', socket.MSG_FASTOPEN, to))
+t(lambda: socket.socket().sendmsg([b'x'], [], socket.MSG_FASTOPEN, to))
+t(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262).connect(to))
+t(lambda: wide().connect(to))
+t(lambda: socket.socket(43, socket.SOCK_STREAM))
+t(lambda: raw(425, 1, ctypes.create_string_buffer(120)))
+t(lambda: socket.create_connection(('127.0.0.1', 8001), 5).sendall(b'x'))
+"""
+        client = ["--loopback", "--seccomp-profile", "none", "--", "/usr/bin/python3", "-c", script]
+        free = self.launch("root", "--quiet", *client).stdout.split()
+        # All but SMC and io_uring, which a kernel may lack.
+        self.assertEqual(free[:4] + free[-1:], ["done"] * 5, free)
+        for seccomp in ("none", "default"):
+            client[2] = seccomp
+            for caller in CALLERS:
+                held = self.launch(caller, "--quiet", *flags("connect-tcp", 8001), *client)
+                # EOPNOTSUPP, EPROTONOSUPPORT, EAFNOSUPPORT; ENOSYS, or by the default filter EPERM
+                self.assertEqual(held.stdout.split(), ["95", "95", "93", "93", "97", "38" if seccomp == "none" else "1", "done"], held.stderr)
+
     def test_scopes(self):
         # By root's client to a process of the same uid outside of its pid namespace: shared pids, so that there is one to be named.
         target = subprocess.Popen(["sleep", "60"], **AS_USER)
