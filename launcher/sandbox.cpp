@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -20,15 +19,15 @@
 
 #include "broker-core/file.h"
 #include "broker-core/scope_guard.h"
+#include "launcher/borrowed_network.h"
 #include "launcher/cgroup_events.h"
 #include "launcher/child.h"
 #include "launcher/child_tree.h"
 #include "launcher/exec_target.h"
-#include "launcher/id_map.h"
 #include "launcher/landlock_uapi.h"
 #include "launcher/launch_error.h"
-#include "launcher/map_helper.h"
 #include "launcher/syscalls.h"
+#include "launcher/user_map_choice.h"
 
 namespace postern {
 namespace {
@@ -169,93 +168,6 @@ Status check_strings(const SandboxSpec& spec) {
     return {};
 }
 
-/// Whether `id` exists in the user namespace that the launcher is in.
-bool id_exists(const char* map_path, std::uint32_t id) {
-    const auto map = read_file(map_path, std::size_t{1} << 16);  // it has 340 lines at most
-    const char* at = map ? map->c_str() : "";
-    while (true) {
-        std::array<std::uint64_t, 3> line = {};  // inside, outside, count
-        for (std::uint64_t& number : line) {
-            char* behind = nullptr;
-            number = std::strtoull(at, &behind, 10);
-            if (behind == at) return false;
-            at = behind;
-        }
-        if (id >= line[0] && id - line[0] < line[2]) return true;
-    }
-}
-
-/// inode number of the first user namespace, PROC_USER_INIT_INO of include/linux/proc_ns.h.
-constexpr ino_t kFirstUserNamespace = 0xEFFFFFFD;
-
-bool ids_exist(uid_t uid, gid_t gid) {
-    struct stat own = {};
-    if (::stat("/proc/self/ns/user", &own) == 0 && own.st_ino == kFirstUserNamespace) return true;
-    return id_exists("/proc/self/uid_map", uid) && id_exists("/proc/self/gid_map", gid);
-}
-
-std::string user_name(uid_t uid) {
-    const auto users = read_file("/etc/passwd", std::size_t{16} << 20);
-    std::string_view text = users ? std::string_view(*users) : "";
-    while (!text.empty()) {
-        const std::string_view line = text.substr(0, text.find('\n'));
-        text.remove_prefix(std::min(text.size(), line.size() + 1));
-        const std::size_t name = line.find(':');  // name:password:uid:…
-        const std::size_t password = line.find(':', name == std::string_view::npos ? name : name + 1);
-        if (password == std::string_view::npos) continue;
-        const std::string_view rest = line.substr(password + 1);
-        if (rest.substr(0, rest.find(':')) == std::to_string(uid)) return std::string(line.substr(0, name));
-    }
-    return "";
-}
-
-Result<std::vector<SubordinateIds>> own_subordinate_ids(const char* file) {
-    const uid_t uid = ::getuid();
-    const std::string name = user_name(uid);
-    const auto text = read_file(file, std::size_t{16} << 20);
-    auto ids = subordinate_ids(text ? *text : "", name, uid);
-    if (!ids.empty()) return ids;
-    return fail(
-        "user namespace: {} has no range of subordinate ids for {}; add one that nobody else has, e.g. "
-        "\"{}:100000:65536\"",
-        file, name.empty() ? fmt::format("uid {}", uid) : name, name.empty() ? std::to_string(uid) : name);
-}
-
-/// With more ids than one. What is missing for it is said before anything is started.
-Result<UserMap> widen_user_map(const SandboxSpec& spec, const UserMap& own, bool privileged) {
-    IdMap uids = spec.uid_map;
-    IdMap gids = spec.gid_map;
-    if (spec.subids) {
-        const auto own_uid = privileged ? std::nullopt : std::optional(IdRange{spec.uid, own.outside_uid, 1});
-        const auto own_gid = privileged ? std::nullopt : std::optional(IdRange{spec.gid, own.outside_gid, 1});
-        POSTERN_ASSIGN(const auto sub_uids, own_subordinate_ids("/etc/subuid"));
-        POSTERN_ASSIGN(const auto sub_gids, own_subordinate_ids("/etc/subgid"));
-        uids = map_subordinate_ids(sub_uids, own_uid);
-        gids = map_subordinate_ids(sub_gids, own_gid);
-    }
-    for (const MapHelper helper : {MapHelper::Uids, MapHelper::Gids}) {
-        if (!privileged) POSTERN_TRY(find_map_helper(helper));
-    }
-    return make_wide_user_map(own, std::move(uids), std::move(gids), privileged);
-}
-
-Result<UserMap> choose_user_map(const SandboxSpec& spec) {
-    constexpr std::uint64_t setgid = std::uint64_t{1} << CAP_SETGID;
-    constexpr std::uint64_t setuid = std::uint64_t{1} << CAP_SETUID;
-    const bool capable = (sys::permitted_capabilities() & (setgid | setuid)) == (setgid | setuid);
-    if (spec.subids || !spec.uid_map.empty()) {
-        const UserMap own = make_user_map(spec.uid, spec.gid, ::geteuid(), ::getegid(), false);
-        return widen_user_map(spec, own, capable);
-    }
-    const bool privileged = capable && !spec.own_ids && ids_exist(spec.uid, spec.gid);
-    UserMap map = make_user_map(spec.uid, spec.gid, ::geteuid(), ::getegid(), privileged);
-    // Without a new user namespace the ids are what they are, and groups can be dropped by who has the
-    // capability.
-    if (!spec.namespaces.user) map.may_set_groups = capable;
-    map.keep_groups = spec.keep_groups;
-    return map;
-}
-
 bool is_root_unasked(const SandboxSpec& spec, const UserMap& map) {
     return spec.namespaces.user && map.outside_uid == 0 && spec.uid != 0 && !spec.own_ids;
 }
@@ -331,35 +243,6 @@ void lay_out_env(const SandboxSpec& spec, std::vector<std::string>& storage, Chi
     if (spec.tell_folder) plan.folder_entry = &plan.env[plan.env.size() - 2];
     if (pid != nullptr) plan.listen_pid = pid->data() + std::strlen("LISTEN_PID=");
 }
-
-/// While it is alive this thread is in another network namespace, and what it clones is born there. Why not
-/// joined by the child: that has no rights any more outside of its own user namespace.
-class BorrowedNetwork {
-  public:
-    BorrowedNetwork() = default;
-    BorrowedNetwork(const BorrowedNetwork&) = delete;
-    BorrowedNetwork& operator=(const BorrowedNetwork&) = delete;
-    ~BorrowedNetwork() {
-        // It cannot fail: the launcher had the right to leave it.
-        if (own_ && ::setns(own_.get(), CLONE_NEWNET) != 0) std::abort();
-    }
-
-    Status join(const std::string& path) {
-        if (path.empty()) return {};
-        const UniqueFd network(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-        UniqueFd own(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
-        if (!network || !own || ::setns(network.get(), CLONE_NEWNET) != 0) {
-            const int errnum = errno;
-            return fail_errno(errnum, "joining the network namespace {}{}", path,
-                              errnum == EPERM ? " takes CAP_SYS_ADMIN where it was made; run as root" : "");
-        }
-        own_ = std::move(own);
-        return {};
-    }
-
-  private:
-    UniqueFd own_;
-};
 
 void lay_out_clocks(const SandboxSpec& spec, ChildPlan& plan) {
     plan.has_clocks = spec.namespaces.time;

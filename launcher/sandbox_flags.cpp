@@ -280,6 +280,21 @@ void SandboxFlags::add_to(CLI::App& command) {
             ->trigger_on_parse()
             ->group("Sandbox");
     };
+    const auto toggle = [&](const std::string& name, const std::string& help, const auto& change) {
+        command
+            .add_flag_callback(
+                name,
+                [this, change] {
+                    changes_.push_back([change](SandboxProfile& sandbox, PendingFlags&) -> Status {
+                        change(sandbox);
+                        return {};
+                    });
+                },
+                help)
+            // In its turn: what is said behind it stays.
+            ->trigger_on_parse()
+            ->group("Sandbox");
+    };
     const auto bind = [](const std::string& option, bool device) {
         return [=](SandboxProfile& sandbox, const Words& words) {
             Words options{option};
@@ -362,6 +377,7 @@ void SandboxFlags::add_to(CLI::App& command) {
     flag("--seccomp-profile", 1, "default|none|FILE", "OCI seccomp profile",
          [](SandboxProfile& sandbox, const Words& words) -> Status {
              sandbox.seccomp = words[0] == "default" || words[0] == "none" ? words[0] : absolute(words[0]);
+             sandbox.seccomp_program.reset();
              return {};
          });
     flag("--seccomp", 1, "FD", "the program for seccomp(2) that is read from FD, in place of a profile",
@@ -384,20 +400,6 @@ void SandboxFlags::add_to(CLI::App& command) {
          duration(&SandboxProfile::time_limit));
     flag("--cpu-limit", 1, "TIME", "kill each process that has used so much CPU time; the client: status 124",
          duration(&SandboxProfile::cpu_limit));
-    const auto share = [&](const std::string& name, const std::string& what) {
-        command
-            .add_flag_callback(
-                "--share-" + name,
-                [this, name] {
-                    changes_.push_back([name](SandboxProfile& sandbox, PendingFlags&) -> Status {
-                        std::erase(sandbox.namespaces, name);
-                        return {};
-                    });
-                },
-                "share the host's " + what)
-            ->trigger_on_parse()
-            ->group("Sandbox");
-    };
     flag("--netns", 1, "FILE", "join this network namespace, e.g. /run/netns/NAME",
          [](SandboxProfile& sandbox, const Words& words) -> Status {
              sandbox.netns = absolute(words[0]);
@@ -413,32 +415,11 @@ void SandboxFlags::add_to(CLI::App& command) {
          });
     const auto plain = [&](const std::string& name, const std::string& help, bool SandboxProfile::*member,
                            bool value) {
-        command
-            .add_flag_callback(
-                name,
-                [this, member, value] {
-                    changes_.push_back([member, value](SandboxProfile& sandbox, PendingFlags&) -> Status {
-                        sandbox.*member = value;
-                        return {};
-                    });
-                },
-                help)
-            ->trigger_on_parse()
-            ->group("Sandbox");
+        toggle(name, help, [member, value](SandboxProfile& sandbox) { sandbox.*member = value; });
     };
     add_landlock_flags(flag);
-    command
-        .add_flag_callback(
-            "--landlock-require",
-            [this] {
-                changes_.push_back([](SandboxProfile& sandbox, PendingFlags&) -> Status {
-                    sandbox.landlock.require = true;
-                    return {};
-                });
-            },
-            "fail where the kernel's Landlock lacks what is asked for")
-        ->trigger_on_parse()
-        ->group("Sandbox");
+    toggle("--landlock-require", "fail where the kernel's Landlock lacks what is asked for",
+           [](SandboxProfile& sandbox) { sandbox.landlock.require = true; });
     plain("--loopback", "set the loopback interface up", &SandboxProfile::loopback, true);
     plain("--as-pid-1", "the client is pid 1, with no init that reaps", &SandboxProfile::client_is_init,
           true);
@@ -448,51 +429,31 @@ void SandboxFlags::add_to(CLI::App& command) {
     plain("--new-session", "a session of its own, as without this flag", &SandboxProfile::new_session, true);
     plain("--share-session", "stay in the caller's session, with its terminal", &SandboxProfile::new_session,
           false);
-    const auto unshare = [&](const std::string& name, const std::vector<std::string>& namespaces,
-                             const std::string& what) {
-        command
-            .add_flag_callback(
-                "--unshare-" + name,
-                [this, namespaces] {
-                    changes_.push_back([namespaces](SandboxProfile& sandbox, PendingFlags&) -> Status {
-                        for (const std::string& each : namespaces) {
-                            std::erase(sandbox.namespaces, each);
-                            sandbox.namespaces.push_back(each);
-                        }
-                        return {};
-                    });
-                },
-                what)
-            ->trigger_on_parse()
-            ->group("Sandbox");
+    toggle("--die-with-parent", "the client dies with postern, as without this flag", [](SandboxProfile&) {});
+    const auto unshare = [](SandboxProfile& sandbox, const std::string& name) {
+        std::erase(sandbox.namespaces, name);
+        sandbox.namespaces.push_back(name);
     };
-    command
-        .add_flag_callback(
-            "--die-with-parent", [] {}, "the client dies with postern, as without this flag")
-        ->group("Sandbox");
-    unshare("all", {"user", "pid", "net", "ipc", "uts", "cgroup"},
-            "an own namespace of each kind but time, as without flags");
-    for (const char* name : {"user", "pid", "net", "ipc", "uts", "cgroup"})
-        unshare(name, {name}, fmt::format("an own {} namespace", name));
-    share("net", "network");
-    share("pid", "process ids");
-    share("ipc", "System V IPC");
-    share("uts", "host name");
-    share("cgroup", "cgroup view");
-    command
-        .add_flag_callback(
-            "--clearenv",
-            [this] {
-                changes_.push_back([](SandboxProfile& sandbox, PendingFlags&) -> Status {
-                    sandbox.env_set.clear();
-                    sandbox.env_keep.clear();
-                    return {};
-                });
-            },
-            "pass no environment")
-        // In its turn: what is set behind it stays.
-        ->trigger_on_parse()
-        ->group("Sandbox");
+    const std::vector<std::string> kinds{"user", "pid", "net", "ipc", "uts", "cgroup"};
+    toggle("--unshare-all", "an own namespace of each kind but time, as without flags",
+           [=](SandboxProfile& sandbox) {
+               for (const std::string& name : kinds) unshare(sandbox, name);
+           });
+    for (const std::string& name : kinds)
+        toggle("--unshare-" + name, fmt::format("an own {} namespace", name),
+               [=](SandboxProfile& sandbox) { unshare(sandbox, name); });
+    for (const auto& [name, what] :
+         {std::pair{"net", "network"}, std::pair{"pid", "process ids"}, std::pair{"ipc", "System V IPC"},
+          std::pair{"uts", "host name"}, std::pair{"cgroup", "cgroup view"}}) {
+        toggle(fmt::format("--share-{}", name), fmt::format("share the host's {}", what),
+               [shared = std::string(name)](SandboxProfile& sandbox) {
+                   std::erase(sandbox.namespaces, shared);
+               });
+    }
+    toggle("--clearenv", "pass no environment", [](SandboxProfile& sandbox) {
+        sandbox.env_set.clear();
+        sandbox.env_keep.clear();
+    });
 }
 
 Status SandboxFlags::apply(SandboxProfile& sandbox) const {

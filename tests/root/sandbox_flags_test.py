@@ -200,6 +200,8 @@ class Flags(unittest.TestCase):
         refused = run("--seccomp", str(fd), script="uname", pass_fds=[fd])
         self.assertIn("No such file", refused.stderr)
         self.assertOut("Linux", script="uname")
+        os.lseek(fd, 0, os.SEEK_SET)
+        self.assertOut("Linux", "--seccomp", str(fd), "--seccomp-profile", "default", script="uname", pass_fds=[fd])  # the last one counts
         odd = self.read_only(b"12345")
         self.assertRefused("multiple of 8", "--seccomp", str(odd), pass_fds=[odd])
         self.assertRefused("is not open", "--seccomp", "987")
