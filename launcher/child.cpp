@@ -537,6 +537,15 @@ bool exec_command(Child& child) {
     return failed(child, "execve");
 }
 
+/// Of a start that may be given up: from here on it is not. Why not the end of the pipe, which exec is: init
+/// has it open, too, and may come to close it only after the client has begun to run.
+bool tell_ready(Child& child) {
+    if (!child.plan.may_wait) return true;
+    ChildReport report;
+    report.step = ChildStep::Ready;
+    return check(child, ::write(child.plan.report_pipe, &report, sizeof report), "write");
+}
+
 struct StepEntry {
     ChildStep step;
     const char* name;
@@ -603,6 +612,7 @@ constexpr StepEntry kClientSteps[] = {
     // Why after Capabilities: what the client itself may enter and see is what counts.
     {ChildStep::WorkingFolder, "entering the working folder", enter_folder},
     {ChildStep::Command, "finding the command", choose_command},
+    {ChildStep::Ready, "telling that it is ready", tell_ready},
     // … and with it as late as can be, so that it need not allow what the steps above do.
     {ChildStep::SeccompLate, "installing the seccomp filter", seccomp_late},
     {ChildStep::Exec, "executing", exec_command},

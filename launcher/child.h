@@ -55,6 +55,7 @@ enum class ChildStep : int {
     Block,
     WorkingFolder,
     Command,
+    Ready,
     SeccompLate,
     Exec,
 };
@@ -66,7 +67,7 @@ const char* child_step_name(ChildStep step);
 /// pipe.)
 struct ChildReport {
     ChildStep step = ChildStep::CloseFds;
-    int errnum = 0;
+    int errnum = 0;          ///< 0: no failure, but Ready
     int item = -1;           ///< index of the mount, limit, fd or capability
     bool found = false;      ///< Exec: there was a file, but it could not be run
     bool is_script = false;  ///< Exec: a script that only its fd leads to
@@ -118,6 +119,7 @@ struct ChildPlan {
     std::span<const std::vector<sock_filter>> seccomp;  ///< the spec's
     bool as_pid_1 = false;
     bool tell_cpu_time = false;  ///< init tells what the client has used
+    bool may_wait = false;       ///< for what somebody else writes, before Ready
     bool no_more_user_namespaces = false;
     bool assert_no_more_user_namespaces = false;
     bool has_clocks = false;

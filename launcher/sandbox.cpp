@@ -396,9 +396,16 @@ bool read_fully(int fd, void* data, std::size_t size) {
     return true;
 }
 
-/// Waits until the child reports or execs. A start may last as long as somebody else wants, who is to write
-/// what a file is made from. Returns the signal that asks the launcher to end meanwhile, which stays pending
-/// for whoever has blocked it; 0: none did.
+/// Whether the start may last as long as somebody else wants.
+bool may_wait(const SandboxSpec& spec, const MountPlan& mounts) {
+    return spec.block_fd >= 0 ||
+           std::any_of(mounts.steps.begin(), mounts.steps.end(), [](const MountStep& step) {
+               return step.kind == MountStep::Kind::File || step.kind == MountStep::Kind::Data;
+           });
+}
+
+/// Waits until the child has something to say. Returns the signal that asks the launcher to end meanwhile,
+/// which stays pending for whoever has blocked it; 0: none did.
 int await_report(int report) {
     sigset_t ending;
     ::sigemptyset(&ending);
@@ -476,6 +483,7 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     plan.make_targets = spec.make_targets;
     plan.as_pid_1 = spec.as_pid_1;
     plan.tell_cpu_time = spec.cpu_limit.has_value();
+    plan.may_wait = may_wait(spec, plan.mounts);
     plan.no_more_user_namespaces = spec.no_more_user_namespaces;
     plan.assert_no_more_user_namespaces = spec.assert_no_more_user_namespaces;
     plan.lock_files = spec.lock_files;
@@ -559,13 +567,16 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
 
     // Why the report counts first: a child that has failed already is a reason for what failed here.
     ChildReport report;
-    if (const int signal = await_report(fds.report_read.get()); signal != 0) {
+    if (const int signal = plan.may_wait ? await_report(fds.report_read.get()) : 0; signal != 0) {
         return tl::unexpected(LaunchError{
             Error{fmt::format("sandbox: signal {} asked postern to end before the client ran", signal),
                   EINTR},
             128 + signal});
     }
-    if (read_fully(fds.report_read.get(), &report, sizeof report)) {
+    bool has_failed = read_fully(fds.report_read.get(), &report, sizeof report);
+    if (has_failed && report.step == ChildStep::Ready && report.errnum == 0)
+        has_failed = read_fully(fds.report_read.get(), &report, sizeof report);
+    if (has_failed) {
         return tl::unexpected(explain_report(report, plan, spec.argv.front(), read_user_namespace_rules()));
     }
     if (!prepared || (fds.proc && !client.read_identity())) {

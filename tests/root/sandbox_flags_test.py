@@ -91,6 +91,20 @@ class Flags(unittest.TestCase):
         self.assertOut("late", "--file", str(read), "/tmp/f", script="cat /tmp/f", pass_fds=[read])
         os.close(read)
 
+    def test_a_signal_to_a_client_that_has_just_begun_is_its_own(self):
+        """Its launcher may not have heard yet that it runs: such a start is not given up any more."""
+        cpu = {min(os.sched_getaffinity(0))}
+        for flags in ([], ["--file", "0", "/tmp/f"]):
+            for _ in range(60):
+                client = subprocess.Popen(
+                    [f"{BUILD}/bin/postern", "run", "--quiet", *flags, "--", "/bin/sh", "-c",
+                     "trap 'exit 42' TERM; echo ready; while :; do sleep 0.01; done"],
+                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, cpu))
+                self.assertEqual(client.stdout.readline(), "ready\n")
+                client.send_signal(signal.SIGTERM)
+                self.assertEqual(client.wait(20), 42, flags)
+                client.stdout.close()
+
     def test_an_open_folder(self):
         with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
             os.chmod(folder, 0o755)
