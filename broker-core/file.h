@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "broker-core/result.h"
 #include "broker-core/unique_fd.h"
@@ -25,6 +26,9 @@ struct ReadFile {
 
 /// One write(2) to an existing file, as sysfs and procfs want it.
 [[nodiscard]] Status write_file(const std::string& path, std::string_view text);
+
+/// What a folder holds, without "." and "..", in no order; nothing if it cannot be read.
+[[nodiscard]] std::vector<std::string> names_in(const std::string& folder);
 
 /// The file of the running program, as /proc/self/exe names it; empty where that cannot be read.
 [[nodiscard]] const std::string& program_file();

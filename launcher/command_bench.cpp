@@ -15,6 +15,7 @@
 #include "launcher/commands.h"
 #include "launcher/launch.h"
 #include "launcher/launch_bench.h"
+#include "launcher/report.h"
 #include "launcher/sandbox_from_profile.h"
 #include "launcher/supervisor.h"
 
@@ -158,7 +159,7 @@ Result<BenchResult> measure(const BenchOptions& options) {
             if (!rate) return propagate(std::move(rate), result.sides[side].name);
             result.sides[side].values.push_back(*rate);
         }
-        fmt::print(stderr, "postern: bench: round {} of {} done\n", round + 1, options.rounds);
+        tell("postern: bench: round {} of {} done\n", round + 1, options.rounds);
     }
     POSTERN_TRY(bench.close());
     return result;
@@ -182,7 +183,7 @@ int run_bench(const BenchOptions& options) {
     if (options.report_folder.empty()) return 0;
     if (auto written = write_bench_report(options.report_folder, bench_json(*result), {*result}); !written)
         return report(written.error(), kFailed);
-    fmt::print(stderr, "postern: bench: wrote bench.json and bench.svg to {}\n", options.report_folder);
+    tell("postern: bench: wrote bench.json and bench.svg to {}\n", options.report_folder);
     return 0;
 }
 
@@ -207,11 +208,10 @@ std::string compared(const std::vector<BenchResult>& figures) {
 
 int run_launch_bench(const LaunchBenchOptions& measured, const BenchOptions& options) {
     auto result = measure_launches(measured, [&](unsigned round) {
-        fmt::print(stderr, "postern: bench launch: round {} of {} done\n", round, measured.rounds);
+        tell("postern: bench launch: round {} of {} done\n", round, measured.rounds);
     });
     if (!result) return report(std::move(result.error()).within("bench launch"), kFailed);
-    for (const std::string& each : result->left_out)
-        fmt::print(stderr, "postern: bench launch: left out: {}\n", each);
+    for (const std::string& each : result->left_out) tell("postern: bench launch: left out: {}\n", each);
     Json document{{"postern", 1}, {"left_out", result->left_out}, {"figures", Json::array()}};
     for (const BenchResult& figure : result->figures) {
         document["figures"].push_back(bench_json(figure));
@@ -226,8 +226,7 @@ int run_launch_bench(const LaunchBenchOptions& measured, const BenchOptions& opt
     if (options.report_folder.empty()) return 0;
     if (auto written = write_bench_report(options.report_folder, document, result->figures); !written)
         return report(written.error(), kFailed);
-    fmt::print(stderr, "postern: bench launch: wrote bench.json and a chart of each table to {}\n",
-               options.report_folder);
+    tell("postern: bench launch: wrote bench.json and a chart of each table to {}\n", options.report_folder);
     return 0;
 }
 

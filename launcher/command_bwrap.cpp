@@ -9,13 +9,16 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
-#include <filesystem>
+#include <memory>
 #include <tuple>
 
+#include "broker-core/file.h"
 #include "launcher/bwrap_options.h"
 #include "launcher/client_environment.h"
 #include "launcher/raw_filter.h"
+#include "launcher/report.h"
 #include "launcher/supervise.h"
 #include "launcher/syscalls.h"
 #include "launcher/user_namespace_rules.h"
@@ -25,7 +28,7 @@ namespace {
 
 /// bubblewrap's own status for everything that goes wrong before the command runs.
 int refuse(const Error& error, bool level_prefix) {
-    fmt::print(stderr, "{}bwrap: {}\n", level_prefix ? "<3>" : "", error.message);
+    tell("{}bwrap: {}\n", level_prefix ? "<3>" : "", error.message);
     return 1;
 }
 
@@ -40,9 +43,8 @@ BwrapCaller this_caller() {
     BwrapCaller caller;
     caller.uid = ::getuid();
     caller.gid = ::getgid();
-    std::error_code code;
-    caller.folder = std::filesystem::current_path(code).string();
-    if (code) caller.folder = "/";
+    const std::unique_ptr<char, decltype(&std::free)> folder(::get_current_dir_name(), &std::free);
+    caller.folder = folder ? folder.get() : "/";
     caller.environment = own_environment();
     char terminal[256];
     if (::ttyname_r(STDOUT_FILENO, terminal, sizeof terminal) == 0) caller.terminal = terminal;
@@ -58,9 +60,8 @@ BwrapCaller this_caller() {
 /// Open fds above 2 that programs which are started have, too.
 std::vector<int> inheritable_fds() {
     std::vector<int> fds;
-    std::error_code code;
-    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", code)) {
-        const int fd = std::atoi(entry.path().filename().c_str());
+    for (const std::string& name : names_in("/proc/self/fd")) {
+        const int fd = std::atoi(name.c_str());
         const int flags = ::fcntl(fd, F_GETFD);
         if (fd > 2 && flags >= 0 && (flags & FD_CLOEXEC) == 0) fds.push_back(fd);
     }
@@ -153,7 +154,7 @@ int run_bwrap(const std::string& program, const std::vector<std::string>& words)
     const pid_t parent = ::getppid();
     const std::vector<int> inherited = inheritable_fds();
     if (words.empty()) {
-        fmt::print(stderr, "{}", help_text(program));
+        tell("{}", help_text(program));
         return 1;
     }
     bool level_prefix = false;
@@ -161,19 +162,19 @@ int run_bwrap(const std::string& program, const std::vector<std::string>& words)
     auto request = parse_bwrap(words, caller, &level_prefix);
     if (!request) return refuse(request.error(), level_prefix);
     for (const std::string& warning : request->warnings)
-        fmt::print(stderr, "{}bwrap: {}\n", level_prefix ? "<4>" : "", warning);
+        tell("{}bwrap: {}\n", level_prefix ? "<4>" : "", warning);
     if (request->kind == BwrapRequest::Kind::Help) {
-        fmt::print("{}", help_text(program));
+        std::fputs(help_text(program).c_str(), stdout);
         return 0;
     }
     if (request->kind == BwrapRequest::Kind::Version) {
         // Callers ask a program called bwrap what it can do.
-        fmt::print("{}\n", program == kBwrapCommand ? "postern " POSTERN_VERSION
-                                                    : "bubblewrap " POSTERN_BWRAP_VERSION);
+        std::puts(program == kBwrapCommand ? "postern " POSTERN_VERSION
+                                           : "bubblewrap " POSTERN_BWRAP_VERSION);
         return 0;
     }
     if (request->spec.argv.empty()) {
-        fmt::print(stderr, "{}", help_text(program));
+        tell("{}", help_text(program));
         return 1;
     }
     return start(std::move(*request), inherited, parent);

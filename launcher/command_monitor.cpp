@@ -16,6 +16,7 @@
 #include "broker-core/guard_support.h"
 #include "launcher/commands.h"
 #include "launcher/guard_access.h"
+#include "launcher/report.h"
 
 namespace postern {
 namespace {
@@ -147,8 +148,8 @@ Status monitor(bool json) {
     POSTERN_TRY(guard_supported());
     POSTERN_ASSIGN(const UniqueFd signals, open_signals());
     POSTERN_ASSIGN(Ears ears, Ears::open());
-    fmt::print(stderr, "postern: listening{}\n",
-               ears.pins.any_attached() ? "" : "; no client has a guarded device now, waiting for one");
+    tell("postern: listening{}\n",
+         ears.pins.any_attached() ? "" : "; no client has a guarded device now, waiting for one");
     Printer printer(json);
     return listen(signals.get(), printer, std::move(ears));
 }

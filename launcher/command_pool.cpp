@@ -8,6 +8,7 @@
 #include "launcher/launch.h"
 #include "launcher/launch_options.h"
 #include "launcher/refusal_report.h"
+#include "launcher/report.h"
 #include "launcher/sandbox_from_profile.h"
 #include "launcher/supervisor.h"
 
@@ -21,7 +22,7 @@ int worse(int status, unsigned slice, const ClientExit& exit, bool quiet) {
                           : exit.kind == ClientExit::Kind::CpuLimit ? "hit the limit of CPU time"
                           : exit.kind == ClientExit::Kind::Exited   ? "ended"
                                                                     : "was killed";
-        fmt::print(stderr, "postern: slice {}: the client {}, status {}\n", slice, how, exit.status());
+        tell("postern: slice {}: the client {}, status {}\n", slice, how, exit.status());
     }
     return std::max(status, exit.status());
 }

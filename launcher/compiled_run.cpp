@@ -16,8 +16,7 @@ namespace postern {
 
 void tell_landlock_gaps(const LandlockRules& rules) {
     if (!rules.is_asked_for()) return;
-    for (const std::string& gap : landlock_gaps(rules, landlock::abi()))
-        fmt::print(stderr, "postern: {}\n", gap);
+    for (const std::string& gap : landlock_gaps(rules, landlock::abi())) tell("postern: {}\n", gap);
 }
 
 int run_compiled(Supervisor& supervisor, StatusReport& status, const CompiledLaunch& launch,
@@ -30,7 +29,7 @@ int run_compiled(Supervisor& supervisor, StatusReport& status, const CompiledLau
         cgroup.emplace(std::move(*created));
     }
     if (!launch.quiet) {
-        for (const std::string& line : launch.weakenings) fmt::print(stderr, "{}", line);
+        for (const std::string& line : launch.weakenings) tell("{}", line);
         tell_landlock_gaps(spec.landlock);
     }
     auto client = start_sandbox(spec);

@@ -7,6 +7,7 @@
 #include "broker-core/plan.h"
 #include "launcher/compiled_run.h"
 #include "launcher/launch_file.h"
+#include "launcher/report.h"
 
 namespace postern {
 
@@ -57,7 +58,7 @@ std::vector<std::string> LaunchOptions::spoken_weakenings(const Profile& loaded)
 }
 
 void LaunchOptions::print_weakenings(const Profile& loaded) const {
-    for (const std::string& line : spoken_weakenings(loaded)) fmt::print(stderr, "{}", line);
+    for (const std::string& line : spoken_weakenings(loaded)) tell("{}", line);
     if (!quiet) tell_landlock_gaps(loaded.sandbox.landlock);
 }
 

@@ -3,6 +3,7 @@
 
 #include "bpf/verdict.h"
 #include "broker-core/guard_event.h"
+#include "launcher/report.h"
 
 namespace postern {
 namespace {
@@ -47,8 +48,8 @@ void RefusalReport::show(const postern_event& event) {
         if (event.sandbox != client.cgroup_id) continue;
         if (event.verdict == POSTERN_DENY_STRAY) ++client.strays;
         if (client.shown++ >= kShown) return;
-        fmt::print(stderr, "{}the guard refused {}: {}\n", prefix(slice), describe_call(event, {}),
-                   verdict_words(event.verdict));
+        tell("{}the guard refused {}: {}\n", prefix(slice), describe_call(event, {}),
+             verdict_words(event.verdict));
         return;
     }
 }
@@ -60,9 +61,8 @@ void RefusalReport::end(unsigned slice, uint64_t refused) {
     const uint64_t sum = refused + found->second.strays;
     by_slice_.erase(found);
     if (sum == 0) return;
-    fmt::print(stderr,
-               "{}the guard refused {} call{} of the client; `postern monitor` shows them as they happen\n",
-               prefix(slice), sum, sum == 1 ? "" : "s");
+    tell("{}the guard refused {} call{} of the client; `postern monitor` shows them as they happen\n",
+         prefix(slice), sum, sum == 1 ? "" : "s");
 }
 
 }  // namespace postern

@@ -3,18 +3,16 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
-#include <csignal>
-#include <cstdio>
 #include <utility>
 #include <vector>
 
-#include "broker-core/json_reader.h"
+#include "launcher/json_string.h"
+#include "launcher/report.h"
 
 namespace postern {
 namespace {
@@ -36,11 +34,6 @@ std::string on_one_line(const Members& members) {
     return write_object(members, "{ ", ", ", " }\n");
 }
 
-std::string in_quotes(const std::string& text) {
-    // A path may hold what is not UTF-8; it must not cost the whole message.
-    return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 /// pid of the sandbox's first process and numbers of the namespaces, as bubblewrap has them.
 Members whereabouts(pid_t init, const Namespaces& own,
                     const std::array<std::uint64_t, kNamespaceNames.size()>& numbers) {
@@ -56,30 +49,6 @@ Members whereabouts(pid_t init, const Namespaces& own,
 
 std::string in_lines(const Members& members) {
     return write_object(members, "{\n    ", ",\n    ", "\n}\n");
-}
-
-/// 0 or errno. A reader that has gone away must not end postern, and its client with it, by SIGPIPE.
-int write_all(int fd, std::string_view text) {
-    sigset_t pipe_signal;
-    sigset_t before;
-    ::sigemptyset(&pipe_signal);
-    ::sigaddset(&pipe_signal, SIGPIPE);
-    ::pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
-    int errnum = 0;
-    while (!text.empty() && errnum == 0) {
-        const ssize_t written = ::write(fd, text.data(), text.size());
-        if (written >= 0) {
-            text.remove_prefix(static_cast<std::size_t>(written));
-        } else if (errno != EINTR) {
-            errnum = errno;
-        }
-    }
-    if (errnum == EPIPE) {
-        const timespec now = {0, 0};
-        ::sigtimedwait(&pipe_signal, nullptr, &now);
-    }
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    return errnum;
 }
 
 }  // namespace
@@ -123,10 +92,10 @@ void StatusReport::close(Target& target) {
 
 void StatusReport::tell(Target& target, const std::string& text) {
     if (target.number < 0) return;
-    const int errnum = write_all(target.number, text);
+    const int errnum = write_out(target.number, text);
     if (errnum == 0) return;
-    fmt::print(stderr, "postern: {} {}: {}; the client runs on, and no more is told there\n", target.option,
-               target.number, errno_text(errnum));
+    postern::tell("postern: {} {}: {}; the client runs on, and no more is told there\n", target.option,
+                  target.number, errno_text(errnum));
     close(target);
 }
 
@@ -152,8 +121,8 @@ void StatusReport::started(const Started& what) {
     Members more = common;
     if (client.pid != 0) more.emplace_back("pid", std::to_string(client.pid));
     more.emplace_back("pidfd", std::to_string(what.client->pidfd()));
-    if (!what.cgroup.empty()) more.emplace_back("cgroup", in_quotes(what.cgroup));
-    if (!what.grant.empty()) more.emplace_back("grant", in_quotes(what.grant));
+    if (!what.cgroup.empty()) more.emplace_back("cgroup", json_string(what.cgroup));
+    if (!what.grant.empty()) more.emplace_back("grant", json_string(what.grant));
     tell(status_, on_one_line(more));
 }
 
@@ -162,12 +131,12 @@ void StatusReport::ended(int exit_code, const ExitReason& reason) {
                        {"exit-reason", fmt::format("\"{}\"", exit_reason_name(reason.kind))}};
     if (reason.signal != 0) {
         members.emplace_back("signal", std::to_string(reason.signal));
-        members.emplace_back("signal-name", in_quotes(signal_name(reason.signal)));
+        members.emplace_back("signal-name", json_string(signal_name(reason.signal)));
     }
     if (reason.call) {
         members.emplace_back("syscall", std::to_string(reason.call->number));
-        if (!reason.call->name.empty()) members.emplace_back("syscall-name", in_quotes(reason.call->name));
-        members.emplace_back("syscall-abi", in_quotes(reason.call->abi));
+        if (!reason.call->name.empty()) members.emplace_back("syscall-name", json_string(reason.call->name));
+        members.emplace_back("syscall-abi", json_string(reason.call->abi));
     }
     if (const std::string_view limit = hit_time_limit(reason); !limit.empty())
         members.emplace_back("limit", fmt::format("\"{}\"", limit));

@@ -213,6 +213,43 @@ class Stubborn(NastyTest):
         self.assertEqual(process.wait(30), 5)
 
 
+class NobodyListens(NastyTest):
+    """stderr that is full, closed, or a pipe without a reader keeps no launch from going on, or from its status."""
+    CASES = {  # what is said, then the status and the arguments
+        "": (3, ["run", "--quiet", "--", "/bin/sh", "-c", "exit 3"]),
+        "no-such": (127, ["run", "--quiet", "--", "/no-such"]),
+        "--nonsense": (125, ["run", "--nonsense", "--", "/bin/true"]),
+        "the time limit was hit": (124, ["run", "--quiet", "--time-limit", "200ms", "--", "/bin/sleep", "9"]),
+        "weakens the sandbox": (0, ["run", "--cap-add", "net_admin", "--", "/bin/true"]),
+        "Unknown option": (1, ["bwrap", "--nonsense"]),
+    }
+
+    def ends(self, words, **kwargs):
+        return subprocess.run([POSTERN, *words], stdin=subprocess.DEVNULL, timeout=60, **kwargs)
+
+    def test_the_control_it_is_said(self):
+        for said, (status, words) in self.CASES.items():
+            result = self.ends(words, capture_output=True, text=True)
+            self.assertEqual(result.returncode, status, result.stderr)
+            self.assertIn(said, result.stderr)
+
+    def test_stderr_is_full(self):
+        for status, words in self.CASES.values():
+            with open("/dev/full", "w") as full:
+                self.assertEqual(self.ends(words, stderr=full).returncode, status, words)
+
+    def test_stderr_is_closed(self):
+        for status, words in self.CASES.values():
+            self.assertEqual(self.ends(words, preexec_fn=lambda: os.close(2)).returncode, status, words)
+
+    def test_stderr_has_no_reader(self):
+        for status, words in self.CASES.values():
+            reader, writer = os.pipe()
+            os.close(reader)
+            self.assertEqual(self.ends(words, stderr=writer).returncode, status, words)
+            os.close(writer)
+
+
 class ManyFds(NastyTest):
     """Open files of the launcher's above 1024, of which select(2) and old programs know nothing."""
     LIST = "for fd in /proc/self/fd/*; do readlink $fd; done; echo; ls /proc/self/fd"
