@@ -12,9 +12,8 @@
 #include <charconv>
 #include <csignal>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 
+#include "broker-core/file.h"
 #include "launcher/cgroup_file.h"
 
 namespace postern {
@@ -45,16 +44,14 @@ bool remove_deserted(const std::string& path) {
 /// Removes what launchers that were killed left below `parent`: empty cgroups, named after a launcher that is
 /// gone. One that has members yet is not removed by rmdir(2), and its turn comes with the next launch.
 void sweep(const std::string& parent) {
-    std::error_code code;
-    for (const auto& entry : std::filesystem::directory_iterator(parent, code)) {
-        const std::string name = entry.path().filename().string();
+    for (const std::string& name : names_in(parent)) {
         constexpr std::string_view kPrefix = "postern-";
         if (!name.starts_with(kPrefix)) continue;
         pid_t launcher = 0;
         const char* digits = name.c_str() + kPrefix.size();
         const auto [end, error] = std::from_chars(digits, name.c_str() + name.size(), launcher);
         if (error != std::errc{} || (*end != '-' && *end != '\0')) continue;
-        if (::kill(launcher, 0) != 0 && errno == ESRCH) remove_deserted(entry.path().string());
+        if (::kill(launcher, 0) != 0 && errno == ESRCH) remove_deserted(fmt::format("{}/{}", parent, name));
     }
 }
 
@@ -157,11 +154,15 @@ void Cgroup::kill() {
     if (write_cgroup_file(path_ + "/cgroup.kill", "1") == 0) return;
     // Before Linux 5.14. A process that forks may escape one round, not all.
     for (int round = 0; round < 100; ++round) {
-        std::ifstream processes(path_ + "/cgroup.procs");
+        const std::string processes = read_cgroup_file(path_ + "/cgroup.procs");
+        const char* at = processes.data();
+        const char* end = at + processes.size();
         bool any = false;
-        for (pid_t pid = 0; processes >> pid;) {
+        for (pid_t pid = 0; std::from_chars(at, end, pid).ec == std::errc{};) {
             any = true;
             ::kill(pid, SIGKILL);
+            at = std::find(at, end, '\n');
+            if (at != end) ++at;
         }
         if (!any) return;
     }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -46,7 +45,7 @@ class Cgroup {
   private:
     Cgroup() = default;
 
-    std::shared_ptr<const CgroupParent> parent_;  ///< first: the launcher goes back when the cgroup is gone
+    CgroupParent::Use parent_;  ///< first: the launcher goes back when the cgroup is gone
     std::string path_;
     UniqueFd dir_;
     std::uint64_t id_ = 0;

@@ -4,7 +4,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <sstream>
+#include <algorithm>
+#include <charconv>
 #include <string>
 #include <string_view>
 
@@ -22,10 +23,14 @@ std::string read_events(int cgroup, const char* name) {
 }
 
 std::uint64_t value_of(const std::string& text, std::string_view wanted) {
-    std::istringstream lines(text);
-    std::string key;
-    for (std::uint64_t value = 0; lines >> key >> value;) {
-        if (key == wanted) return value;
+    for (std::string_view rest = text; !rest.empty();) {
+        const std::string_view line = rest.substr(0, rest.find('\n'));
+        rest.remove_prefix(std::min(line.size() + 1, rest.size()));
+        const std::string_view key = line.substr(0, line.find(' '));
+        std::uint64_t value = 0;
+        if (key == wanted && key.size() < line.size() &&
+            std::from_chars(line.data() + key.size() + 1, line.data() + line.size(), value).ec == std::errc{})
+            return value;
     }
     return 0;
 }

@@ -138,23 +138,34 @@ Status enable_controller(const std::string& parent, std::string_view controller)
 
 }  // namespace
 
-Result<std::shared_ptr<const CgroupParent>> CgroupParent::find(const Limits& limits) {
-    // Of a launcher with several clients: where it is now is not where it was.
-    static std::weak_ptr<CgroupParent> left;
-    if (const std::shared_ptr<CgroupParent> parent = left.lock()) {
+CgroupParent*& CgroupParent::left() {
+    static CgroupParent* parent = nullptr;
+    return parent;
+}
+
+void CgroupParent::Leave::operator()(CgroupParent* parent) const {
+    if (--parent->uses_ != 0) return;
+    if (left() == parent) left() = nullptr;
+    delete parent;
+}
+
+Result<CgroupParent::Use> CgroupParent::find(const Limits& limits) {
+    if (left() != nullptr) {
+        ++left()->uses_;
+        Use parent(left());
         POSTERN_TRY(parent->enable(limits));
         return parent;
     }
     POSTERN_ASSIGN(const CgroupPath own, own_cgroup(read_cgroup_file("/proc/self/mountinfo"),
                                                     read_cgroup_file("/proc/self/cgroup")));
-    auto parent = std::make_shared<CgroupParent>(own);
+    Use parent(new CgroupParent(own));
     if (!are_enabled(own.folder, limits) && holds_processes_below_root(own.folder)) {
         if (const std::optional<CgroupPath> above = delegated_above(own);
             above && are_there(above->folder, limits)) {
             parent->path_ = *above;
         } else if (are_there(own.folder, limits) && is_writable(own.folder) && is_alone_in(own.folder)) {
             POSTERN_TRY(parent->step_aside());
-            left = parent;
+            left() = parent.get();
         }
     }
     POSTERN_TRY(parent->enable(limits));

@@ -24,23 +24,32 @@ namespace postern {
 ///   goes into a leaf until the last client is gone.
 class CgroupParent {
   public:
+    struct Leave {
+        void operator()(CgroupParent* parent) const;
+    };
+    /// Of one client. When the last one ends, the launcher goes back to where it was.
+    using Use = std::unique_ptr<CgroupParent, Leave>;
+
     /// `limits`: file → value, as of Cgroup::create(). Error: a controller is not there or cannot be enabled.
-    static Result<std::shared_ptr<const CgroupParent>> find(
-        const std::vector<std::pair<std::string, std::string>>& limits);
-    explicit CgroupParent(CgroupPath path) : path_(std::move(path)) {}
+    static Result<Use> find(const std::vector<std::pair<std::string, std::string>>& limits);
     CgroupParent(const CgroupParent&) = delete;
     CgroupParent& operator=(const CgroupParent&) = delete;
-    ~CgroupParent();
-
     [[nodiscard]] const std::string& folder() const { return path_.folder; }
     [[nodiscard]] unsigned depth() const { return path_.depth; }
 
   private:
+    explicit CgroupParent(CgroupPath path) : path_(std::move(path)) {}
+    ~CgroupParent();
+    /// The one whose launcher went to a leaf, nullptr for none: where the launcher is now is not where it
+    /// was.
+    static CgroupParent*& left();
+
     /// Moves the launcher to a leaf of its own cgroup.
     Status step_aside();
     Status enable(const std::vector<std::pair<std::string, std::string>>& limits);
 
     CgroupPath path_;
+    unsigned uses_ = 1;
     std::string leaf_;                  ///< where the launcher went; empty: it stayed where it was
     std::vector<std::string> enabled_;  ///< controllers
 };

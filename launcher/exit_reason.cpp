@@ -2,8 +2,8 @@
 #include "launcher/exit_reason.h"
 
 #include <fmt/format.h>
-#include <string.h>  // sigabbrev_np, a GNU extension
 
+#include <array>
 #include <csignal>
 
 namespace postern {
@@ -96,8 +96,15 @@ std::string_view hit_time_limit(const ExitReason& reason) {
 }
 
 std::string signal_name(int signal) {
-    const char* name = ::sigabbrev_np(signal);
-    return name != nullptr ? fmt::format("SIG{}", name) : fmt::format("signal {}", signal);
+    // signal(7). Not sigabbrev_np(3), which glibc alone has.
+    static constexpr std::array<std::string_view, 32> kNames = {
+        "",          "SIGHUP",  "SIGINT",    "SIGQUIT", "SIGILL",   "SIGTRAP", "SIGABRT", "SIGBUS",
+        "SIGFPE",    "SIGKILL", "SIGUSR1",   "SIGSEGV", "SIGUSR2",  "SIGPIPE", "SIGALRM", "SIGTERM",
+        "SIGSTKFLT", "SIGCHLD", "SIGCONT",   "SIGSTOP", "SIGTSTP",  "SIGTTIN", "SIGTTOU", "SIGURG",
+        "SIGXCPU",   "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGPOLL", "SIGPWR",  "SIGSYS"};
+    const auto number = static_cast<std::size_t>(signal);
+    if (signal > 0 && number < kNames.size()) return std::string(kNames[number]);
+    return fmt::format("signal {}", signal);
 }
 
 std::vector<std::string> exit_messages(const ExitReason& reason, const CgroupEvents& events) {

@@ -4,17 +4,15 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <poll.h>
-#include <seccomp.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <charconv>
 #include <cstdint>
-#include <cstdlib>
 
 #include "broker-core/unique_fd.h"
-#include "launcher/system_call.h"
+#include "launcher/system_call_name.h"
 
 namespace postern {
 namespace {
@@ -50,19 +48,14 @@ std::optional<system_clock::time_point> stamp_of(std::string_view record) {
     return system_clock::time_point(std::chrono::seconds(*seconds) + milliseconds(*thousandths));
 }
 
-std::string name_in(std::uint32_t table, std::uint32_t number) {
-    char* known = ::seccomp_syscall_resolve_num_arch(table, static_cast<int>(number));
-    std::string name = known != nullptr ? known : "";
-    std::free(known);
-    return name;
-}
-
 ForbiddenCall name_call(std::uint32_t arch, std::uint32_t number) {
-    const auto plain = static_cast<int>(number & ~kX32Bit);
-    if (arch == AUDIT_ARCH_I386) return {plain, name_in(SCMP_ARCH_X86, number), "i386"};
-    // libseccomp's numbers of x32 carry the bit, as the kernel's do.
-    if ((number & kX32Bit) != 0) return {plain, name_in(SCMP_ARCH_X32, number), "x32"};
-    return {plain, system_call_name(plain), "x86_64"};
+    const auto call = [](std::uint32_t plain, SystemCallAbi abi, const char* abi_name) {
+        const auto signed_number = static_cast<int>(plain);
+        return ForbiddenCall{signed_number, std::string(system_call_name(signed_number, abi)), abi_name};
+    };
+    if (arch == AUDIT_ARCH_I386) return call(number, SystemCallAbi::I386, "i386");
+    if ((number & kX32Bit) != 0) return call(number & ~kX32Bit, SystemCallAbi::X32, "x32");
+    return call(number, SystemCallAbi::X86_64, "x86_64");
 }
 
 bool pids_are_the_kernels() {

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <exception>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -65,11 +64,6 @@ int main_with_arguments(const std::string& program, const std::vector<std::strin
 }  // namespace postern
 
 int main(int argc, char** argv) {
-    try {
-        return postern::main_with_arguments(argc > 0 ? argv[0] : "postern",
-                                            {argv + std::min(argc, 1), argv + argc}, argv);
-    } catch (const std::exception& error) {
-        // The project's own code returns errors; this is the standard library running out of memory.
-        return postern::report(postern::Error{error.what(), 0}, postern::kLaunchFailed);
-    }
+    return postern::main_with_arguments(argc > 0 ? argv[0] : "postern",
+                                        {argv + std::min(argc, 1), argv + argc}, argv);
 }

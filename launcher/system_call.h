@@ -14,7 +14,5 @@ enum class SystemCallName { Here, Elsewhere, Unknown };
 std::pair<SystemCallName, int> find_system_call(const std::string& name);
 /// Number of a system call on x86-64, also of those that the installed libseccomp is too old for.
 std::optional<int> system_call_number(std::string_view name);
-/// And back; empty for a number that this build has no name for.
-std::string system_call_name(int number);
 
 }  // namespace postern

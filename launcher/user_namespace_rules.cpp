@@ -2,16 +2,16 @@
 #include "launcher/user_namespace_rules.h"
 
 #include <cerrno>
-#include <fstream>
+
+#include "broker-core/file.h"
 
 namespace postern {
 namespace {
 
+/// Empty where this kernel has no such rule.
 std::string first_line(const char* path) {
-    std::ifstream file(path);
-    std::string line;
-    std::getline(file, line);
-    return line;
+    const auto text = read_file(path, 4096);
+    return text ? text->substr(0, text->find('\n')) : "";
 }
 
 }  // namespace

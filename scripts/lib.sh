@@ -16,7 +16,7 @@ die() {
 packages=(
     g++ clang cmake ninja-build pkg-config bpftool llvm
     libbpf-dev libelf-dev zlib1g-dev libseccomp-dev libcap-dev
-    nlohmann-json3-dev libcli11-dev libfmt-dev libexpected-dev
+    nlohmann-json3-dev libcli11-dev libfmt-dev libexpected-dev musl-dev libc++-14-dev
     qemu-system-x86 busybox-static cpio kmod zstd xz-utils
     libgtest-dev libgmock-dev golang-github-containers-common python3 python3-jsonschema strace stress-ng trinity
     bubblewrap crun python3-seccomp libcap2-bin uidmap

@@ -4,7 +4,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "launcher/seccomp_profile.h"
+#include "launcher/system_call.h"
+#include "launcher/system_call_name.h"
 
 namespace postern {
 namespace {
@@ -65,6 +66,16 @@ TEST(ForbiddenCall, NamesGoBackToNumbers) {
         ASSERT_TRUE(number) << name;
         EXPECT_EQ(system_call_name(*number), name);
     }
+    int named = 0;
+    for (int number = 0; number < 600; ++number) {
+        const std::string name(system_call_name(number));
+        if (name.empty()) continue;
+        ++named;
+        EXPECT_EQ(system_call_number(name), number) << name;
+    }
+    EXPECT_GT(named, 350);
+    EXPECT_EQ(system_call_name(20, SystemCallAbi::I386), "getpid");
+    EXPECT_EQ(system_call_name(39, SystemCallAbi::X32), "getpid");
     EXPECT_EQ(system_call_name(100000), "");
     EXPECT_EQ(system_call_name(-1), "");
 }
