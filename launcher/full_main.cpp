@@ -10,6 +10,7 @@
 #include "broker-core/result.h"
 #include "launcher/command_tree.h"
 #include "launcher/commands.h"
+#include "launcher/standard_fds.h"
 
 namespace postern {
 namespace {
@@ -112,6 +113,7 @@ int main_with_arguments(std::vector<std::string> words) {
 }  // namespace postern
 
 int main(int argc, char** argv) {
+    postern::hold_standard_fds();
     try {
         return postern::main_with_arguments({argv + std::min(argc, 1), argv + argc});
     } catch (const std::exception& error) {

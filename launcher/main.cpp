@@ -16,6 +16,7 @@
 #include "launcher/compiled_run.h"
 #include "launcher/launch_key.h"
 #include "launcher/report.h"
+#include "launcher/standard_fds.h"
 
 namespace postern {
 namespace {
@@ -64,6 +65,7 @@ int main_with_arguments(const std::string& program, const std::vector<std::strin
 }  // namespace postern
 
 int main(int argc, char** argv) {
+    postern::hold_standard_fds();
     return postern::main_with_arguments(argc > 0 ? argv[0] : "postern",
                                         {argv + std::min(argc, 1), argv + argc}, argv);
 }

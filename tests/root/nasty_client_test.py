@@ -242,6 +242,26 @@ class NobodyListens(NastyTest):
         for status, words in self.CASES.values():
             self.assertEqual(self.ends(words, preexec_fn=lambda: os.close(2)).returncode, status, words)
 
+    def test_no_file_of_posterns_takes_the_place_of_a_closed_one(self):
+        """What it says would go there: to init's pipe, or to a file of sysfs."""
+        for closed in ([2], [1, 2], [0, 1, 2]):
+            def close():
+                for fd in closed:
+                    os.close(fd)
+
+            process = subprocess.Popen([POSTERN, "run", "--quiet", "--", "/bin/sleep", "60"], stdin=subprocess.DEVNULL, preexec_fn=close)
+            try:
+                wait_until(lambda: running("sleep"))
+                fds = {fd: os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in closed}
+                self.assertEqual(fds, {fd: "/" for fd in closed})
+                # Its client has there what its caller left: nothing.
+                client = running("sleep")[0]
+                self.assertEqual([fd for fd in closed if os.path.lexists(f"/proc/{client}/fd/{fd}")], [])
+            finally:
+                process.kill()
+                process.wait()
+            wait_until(lambda: not running("sleep"))
+
     def test_stderr_has_no_reader(self):
         for status, words in self.CASES.values():
             reader, writer = os.pipe()
