@@ -207,8 +207,15 @@ std::string compared(const std::vector<BenchResult>& figures) {
 }
 
 int run_launch_bench(const LaunchBenchOptions& measured, const BenchOptions& options) {
-    auto result = measure_launches(measured, [&](unsigned round) {
+    // A signal ends it in order: between rounds, with nothing left in /tmp.
+    auto supervisor = Supervisor::create();
+    if (!supervisor) return report(supervisor.error(), kFailed);
+    auto result = measure_launches(measured, [&](unsigned round) -> Status {
         tell("postern: bench launch: round {} of {} done\n", round, measured.rounds);
+        while (supervisor->take_signal()) {
+        }
+        if (supervisor->asked_to_end()) return fail("a signal asked it to end");
+        return {};
     });
     if (!result) return report(std::move(result.error()).within("bench launch"), kFailed);
     for (const std::string& each : result->left_out) tell("postern: bench launch: left out: {}\n", each);

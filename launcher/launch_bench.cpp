@@ -233,7 +233,7 @@ Result<std::vector<std::unique_ptr<Runner>>> runners_of(const LaunchRoot& root, 
 }  // namespace
 
 Result<LaunchBenchResult> measure_launches(const LaunchBenchOptions& options,
-                                           const std::function<void(unsigned)>& told) {
+                                           const std::function<Status(unsigned)>& told) {
     POSTERN_ASSIGN(const LaunchRoot root, LaunchRoot::create());
     POSTERN_TRY(root.write_bundle(kTrue));
     const UniqueFd output(::memfd_create("postern-bench", MFD_CLOEXEC));
@@ -266,7 +266,7 @@ Result<LaunchBenchResult> measure_launches(const LaunchBenchOptions& options,
             POSTERN_ASSIGN(const double rate, runners[side]->rate(2 * options.launches, 2));
             two.sides[side].values.push_back(rate);
         }
-        told(round + 1);
+        POSTERN_TRY(told(round + 1));
     }
     POSTERN_TRY(root.write_bundle(kSleep));
     for (size_t side = 0; side < runners.size(); ++side) {

@@ -21,8 +21,8 @@ struct LaunchBenchResult {
 };
 
 /// Runs the same full sandbox of a dynamic true(1) with each launcher of this machine in alternation. `told`
-/// hears of each round.
+/// hears of each round; its error ends them.
 [[nodiscard]] Result<LaunchBenchResult> measure_launches(const LaunchBenchOptions& options,
-                                                         const std::function<void(unsigned)>& told);
+                                                         const std::function<Status(unsigned)>& told);
 
 }  // namespace postern

@@ -7,6 +7,7 @@ POSTERN_LAUNCHES=N is how many in a row (2000), POSTERN_AT_ONCE=N how many at on
 import ctypes
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -116,6 +117,18 @@ class Endurance(unittest.TestCase):
         for client in clients:
             client.wait()
             client.stdout.close()
+        self.assertNothingLeft()
+
+    def test_a_benchmark_that_is_ended(self):
+        for how in (signal.SIGINT, signal.SIGTERM):
+            bench = subprocess.Popen([POSTERN, "bench", "launch", "--rounds", "1000", "--launches", "1"], stdin=subprocess.DEVNULL,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            self.assertIn("round 1 of 1000", bench.stderr.readline())
+            self.assertNotEqual(State().left(self.before).get("file", []), [], "it has files while it runs")
+            bench.send_signal(how)
+            self.assertIn("asked it to end", bench.stderr.read())
+            self.assertEqual(bench.wait(30), 1)
+            bench.stderr.close()
         self.assertNothingLeft()
 
 
