@@ -122,7 +122,9 @@ class Endurance(unittest.TestCase):
     def test_a_benchmark_that_is_ended(self):
         for how in (signal.SIGINT, signal.SIGTERM):
             bench = subprocess.Popen([POSTERN, "bench", "launch", "--rounds", "1000", "--launches", "1"], stdin=subprocess.DEVNULL,
-                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                     # A shell's background job is started to ignore SIGINT, and so then are we.
+                                     preexec_fn=lambda number=how: signal.signal(number, signal.SIG_DFL))
             self.assertIn("round 1 of 1000", bench.stderr.readline())
             self.assertNotEqual(State().left(self.before).get("file", []), [], "it has files while it runs")
             bench.send_signal(how)
