@@ -160,7 +160,8 @@ void Cgroup::kill() {
         bool any = false;
         for (pid_t pid = 0; std::from_chars(at, end, pid).ec == std::errc{};) {
             any = true;
-            ::kill(pid, SIGKILL);
+            // 0 stands for one of another pid namespace, and to kill(2) for our own process group.
+            if (pid > 0) ::kill(pid, SIGKILL);
             at = std::find(at, end, '\n');
             if (at != end) ++at;
         }
