@@ -151,22 +151,7 @@ Result<unsigned> Cgroup::level() const {
 }
 
 void Cgroup::kill() {
-    if (write_cgroup_file(path_ + "/cgroup.kill", "1") == 0) return;
-    // Before Linux 5.14. A process that forks may escape one round, not all.
-    for (int round = 0; round < 100; ++round) {
-        const std::string processes = read_cgroup_file(path_ + "/cgroup.procs");
-        const char* at = processes.data();
-        const char* end = at + processes.size();
-        bool any = false;
-        for (pid_t pid = 0; std::from_chars(at, end, pid).ec == std::errc{};) {
-            any = true;
-            // 0 stands for one of another pid namespace, and to kill(2) for our own process group.
-            if (pid > 0) ::kill(pid, SIGKILL);
-            at = std::find(at, end, '\n');
-            if (at != end) ++at;
-        }
-        if (!any) return;
-    }
+    (void)write_cgroup_file(path_ + "/cgroup.kill", "1");
 }
 
 Cgroup::~Cgroup() {

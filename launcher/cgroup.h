@@ -39,7 +39,7 @@ class Cgroup {
     /// namespace other than the first, from where the depth cannot be seen.
     [[nodiscard]] Result<unsigned> level() const;
 
-    /// Kills everything in it (cgroup.kill, or one by one before Linux 5.14).
+    /// Kills everything in it (cgroup.kill).
     void kill();
 
   private:
