@@ -27,8 +27,9 @@ bool is_own(const struct stat& status) {
 std::string folder_name() {
     // Where the program has more rights than its caller the environment is not to be believed.
     if (::getauxval(AT_SECURE) != 0) return {};
+    // A relative name, "off" among them, is no cache: it would be another one in each folder.
     if (const char* named = std::getenv("POSTERN_CACHE"); named != nullptr)
-        return std::string_view(named) == "off" ? std::string() : std::string(named);
+        return *named == '/' ? std::string(named) : std::string();
     if (::geteuid() == 0) return "/run/postern-cache";
     const char* runtime = std::getenv("XDG_RUNTIME_DIR");
     return runtime == nullptr || *runtime != '/' ? std::string() : std::string(runtime) + "/postern-cache";

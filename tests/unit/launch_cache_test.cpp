@@ -140,6 +140,20 @@ class LaunchCacheTest : public ::testing::Test {
     fs::path folder_;
 };
 
+TEST_F(LaunchCacheTest, ARelativeFolderIsNone) {
+    const auto here = fs::current_path();
+    fs::current_path(folder_);
+    ::setenv("POSTERN_CACHE", (folder_ / "cache").c_str(), 1);
+    EXPECT_TRUE(LaunchCache::open()) << "the control";
+    for (const char* name : {"cache", "made", "off", ""}) {
+        ::setenv("POSTERN_CACHE", name, 1);
+        EXPECT_FALSE(LaunchCache::open()) << name;
+    }
+    ::unsetenv("POSTERN_CACHE");
+    EXPECT_FALSE(fs::exists("made"));
+    fs::current_path(here);
+}
+
 TEST_F(LaunchCacheTest, AnotherKeyIsAnotherLaunch) {
     EXPECT_FALSE(finds("kez"));
     EXPECT_FALSE(finds(""));
