@@ -15,8 +15,9 @@ namespace postern {
 /// caller's that nobody else may write, whole, and made from what the key and the files that it was read from
 /// still are, byte for byte. Whatever is not so is as if it was not there: then the launch is compiled again.
 ///
-/// The folder: $POSTERN_CACHE (an absolute path; "off" or any other for none); else /run/postern-cache for root and
-/// $XDG_RUNTIME_DIR/postern-cache for others, which a sandbox with the default root does not show its client.
+/// The folder: $POSTERN_CACHE (an absolute path; "off" or any other for none); else /run/postern-cache for
+/// root and $XDG_RUNTIME_DIR/postern-cache for others, which a sandbox with the default root does not show
+/// its client.
 class LaunchCache {
   public:
     /// nullopt: there is no folder for it, or not a safe one.
