@@ -13,6 +13,7 @@
 
 #include "broker-core/file.h"
 #include "broker-core/guarded_file.h"
+#include "broker-core/scope_guard.h"
 #include "broker-core/vfio.h"
 
 namespace postern {
@@ -91,6 +92,14 @@ Result<MappedMemory> make_memory(const PlannedDma& dma) {
                 huge.error().message);
 }
 
+/// Blocking: a client that waits does so in one read(2).
+Result<UniqueFd> make_event() {
+    UniqueFd event(::eventfd(0, EFD_CLOEXEC));
+    if (event) return event;
+    const int error = errno;
+    return fail_errno(error, "eventfd");
+}
+
 /// Whether `dmabuf` can be mapped on this kernel. BAR dma-bufs could not up to Linux 7.3: probed, never
 /// assumed.
 bool can_map(const UniqueFd& dmabuf, const PlannedWindow& window) {
@@ -162,7 +171,11 @@ Status DeviceSession::own(const PciDevice& pci, const Profile& profile) {
 
     if (plan_.reset_before) POSTERN_TRY(here(vfio::reset(device_.get())));
     if (plan_.bus_master) POSTERN_TRY(here(enable_memory_and_bus_master()));
-    for (const SlicePlan& slice : plan_.slices) POSTERN_TRY(here(map_dma(slice)));
+    for (const SlicePlan& slice : plan_.slices) {
+        dma_.emplace_back();
+        POSTERN_TRY(here(map_dma(slice)));
+    }
+    used_.assign(plan_.slices.size(), false);
     POSTERN_TRY(here(wire_irqs()));
     set_up_ = true;
     return run_programs(plan_.setup.device, "setup", std::nullopt);
@@ -177,7 +190,7 @@ Status DeviceSession::enable_memory_and_bus_master() {
 }
 
 Status DeviceSession::map_dma(const SlicePlan& slice) {
-    std::vector<DmaBacking>& backing = dma_.emplace_back();
+    std::vector<DmaBacking>& backing = dma_[slice.slice];
     for (const PlannedDma& dma : slice.dma) {
         const std::string context = fmt::format("dma \"{}\" of slice {}", dma.name, slice.slice);
         auto memory = make_memory(dma);
@@ -197,12 +210,7 @@ Status DeviceSession::wire_irqs() {
     for (const SlicePlan& slice : plan_.slices) {
         std::vector<IrqBacking>& backing = irqs_.emplace_back();
         for (const PlannedIrq& irq : slice.irqs) {
-            // Blocking: a client that waits does so in one read(2).
-            UniqueFd event(::eventfd(0, EFD_CLOEXEC));
-            if (!event) {
-                const int error = errno;
-                return fail_errno(error, "eventfd");
-            }
+            POSTERN_ASSIGN(UniqueFd event, make_event());
             std::vector<int>& wired = vectors[irq.index];
             if (wired.size() <= irq.vector) wired.resize(irq.vector + 1, -1);
             wired[irq.vector] = event.get();
@@ -210,7 +218,7 @@ Status DeviceSession::wire_irqs() {
         }
     }
     for (const auto& [index, eventfds] : vectors) {
-        POSTERN_TRY(vfio::set_irqs(device_.get(), index, eventfds));
+        POSTERN_TRY(vfio::set_irqs(device_.get(), index, 0, eventfds));
         wired_.push_back(index);
     }
     return {};
@@ -245,6 +253,7 @@ Status DeviceSession::add_to(Grant& grant, Guard& guard, const SandboxIdentity& 
 }
 
 Result<Grant> DeviceSession::grant_unguarded(unsigned slice) {
+    POSTERN_TRY(begin_slice(slice));
     Grant grant = begin_grant(slice);
     POSTERN_TRY(add_slice(grant, nullptr, {}));
     POSTERN_TRY(finish_grant(grant));
@@ -254,8 +263,6 @@ Result<Grant> DeviceSession::grant_unguarded(unsigned slice) {
 Status DeviceSession::add_slice(Grant& grant, Guard* guard, const SandboxIdentity& sandbox) {
     const unsigned slice = grant.slice;
     const SlicePlan& planned = plan_.slices.at(slice);
-    POSTERN_TRY(run_programs(plan_.setup.slice, "setup", slice));
-
     POSTERN_ASSIGN(UniqueFd file, vfio::get_device(group_.get(), plan_.bdf));
     const int client_file = file.get();
     grant.fds.push_back({"device", std::move(file)});
@@ -320,8 +327,119 @@ Status DeviceSession::add_slice(Grant& grant, Guard* guard, const SandboxIdentit
     return {};
 }
 
+Status DeviceSession::begin_slice(unsigned slice) {
+    if (used_.at(slice)) POSTERN_TRY(renew_slice(slice));
+    used_[slice] = true;
+    return run_programs(plan_.setup.slice, "setup", slice);
+}
+
 Status DeviceSession::end_slice(unsigned slice) {
-    return run_programs(plan_.teardown.slice, "teardown", slice);
+    Status first = run_programs(plan_.teardown.slice, "teardown", slice);
+    keep_first(first, wire_slice(slice, false));
+    return first;
+}
+
+Status DeviceSession::wire_slice(unsigned slice, bool on) {
+    Status first;
+    for (const IrqBacking& irq : irqs_[slice]) {
+        const int event = on ? irq.eventfd.get() : -1;
+        keep_first(first, vfio::set_irqs(device_.get(), irq.index, irq.vector, {&event, 1}));
+    }
+    return first;
+}
+
+/// Zeroing what is there would not do: whoever got the memory or an eventfd from the client that had it
+/// before would have the next one's.
+Status DeviceSession::renew_slice(unsigned slice) {
+    const SlicePlan& planned = plan_.slices.at(slice);
+    // What is mapped may be what a process that is gone has put there: by the plan, not by what is known.
+    for (const PlannedDma& dma : planned.dma)
+        POSTERN_TRY(vfio::unmap_dma(container_.get(), dma.iova, dma.size));
+    dma_[slice].clear();
+    POSTERN_TRY(map_dma(planned));
+    for (IrqBacking& irq : irqs_[slice]) {
+        POSTERN_ASSIGN(irq.eventfd, make_event());
+    }
+    return wire_slice(slice, true);
+}
+
+Status DeviceSession::reset() {
+    POSTERN_TRY(vfio::reset(device_.get()));
+    // A reset takes the command register's bits with it; where it was before is known already.
+    if (plan_.bus_master) {
+        const std::optional<uint16_t> before = command_before_;
+        POSTERN_TRY(enable_memory_and_bus_master());
+        command_before_ = before;
+    }
+    return run_programs(plan_.setup.device, "setup", std::nullopt);
+}
+
+SessionFiles DeviceSession::device_files() const {
+    SessionFiles files{{{"id", id_}, {"wired", wired_}}, {container_.get(), group_.get(), device_.get()}};
+    if (command_before_) files.text["command"] = *command_before_;
+    return files;
+}
+
+SessionFiles DeviceSession::slice_files(unsigned slice) const {
+    SessionFiles files{Json::object(), {}};
+    for (const DmaBacking& dma : dma_.at(slice)) files.fds.push_back(dma.memfd.get());
+    for (const IrqBacking& irq : irqs_.at(slice)) files.fds.push_back(irq.eventfd.get());
+    return files;
+}
+
+Result<DeviceSession> DeviceSession::adopt(const Profile& profile, const std::string& bdf, KeptFiles device,
+                                           std::vector<KeptFiles> slices) {
+    const std::string context = "device " + bdf;
+    if (device.fds.size() != 3)
+        return fail("{}: {} kept files, and 3 are needed to take it up", context, device.fds.size());
+    POSTERN_ASSIGN(const PciDevice pci, read_pci_device(bdf));
+    DeviceSession session;
+    // Whatever fails below: the device is whole, and whoever keeps its files may try again.
+    ScopeGuard leave([&session] { session.leave(); });
+    session.id_ = device.text.value("id", random_id());
+    session.container_ = std::move(device.fds[0]);
+    session.group_ = std::move(device.fds[1]);
+    session.device_ = std::move(device.fds[2]);
+    auto info = vfio::read_device_info(session.device_.get(), pci);
+    if (!info) return propagate(std::move(info), context);
+    auto ranges = vfio::iova_ranges(session.container_.get());
+    if (!ranges) return propagate(std::move(ranges), context);
+    info->iova_ranges = std::move(*ranges);
+    session.info_ = std::move(*info);
+    POSTERN_ASSIGN(session.plan_, plan_device(profile, session.info_));
+    if (slices.size() != session.plan_.slices.size()) {
+        return fail("{}: {} slices were kept, and its profile has {}", context, slices.size(),
+                    session.plan_.slices.size());
+    }
+    for (size_t i = 0; i < slices.size(); ++i) {
+        const SlicePlan& planned = session.plan_.slices[i];
+        std::vector<UniqueFd>& fds = slices[i].fds;
+        if (fds.size() != planned.dma.size() + planned.irqs.size())
+            return fail("{}: slice {}: {} kept files, and its profile has {}", context, i, fds.size(),
+                        planned.dma.size() + planned.irqs.size());
+        std::vector<DmaBacking>& memory = session.dma_.emplace_back();
+        std::vector<IrqBacking>& irqs = session.irqs_.emplace_back();
+        size_t next = 0;
+        for (const PlannedDma& dma : planned.dma)
+            memory.push_back({dma.name, std::move(fds[next++]), dma.size, dma.iova});
+        for (const PlannedIrq& irq : planned.irqs)
+            irqs.push_back({irq.name, irq.index, irq.vector, std::move(fds[next++])});
+    }
+    session.used_.assign(slices.size(), true);
+    if (const auto command = device.text.find("command"); command != device.text.end())
+        session.command_before_ = command->get<uint16_t>();
+    session.wired_ = device.text.value("wired", std::vector<uint32_t>());
+    session.set_up_ = true;
+    leave.dismiss();
+    return session;
+}
+
+void DeviceSession::leave() {
+    device_.reset();
+    group_.reset();
+    container_.reset();
+    dma_.clear();
+    irqs_.clear();
 }
 
 Status DeviceSession::close() {

@@ -25,6 +25,18 @@ struct DmaBacking {
     uint64_t iova = 0;
 };
 
+/// What another process needs to own a device, or a slice of it, in this one's place. The fds are borrowed.
+struct SessionFiles {
+    Json text;
+    std::vector<int> fds;
+};
+
+/// The same, found where it was kept.
+struct KeptFiles {
+    Json text;
+    std::vector<UniqueFd> fds;
+};
+
 struct IrqBacking {
     std::string name;
     uint32_t index = 0;
@@ -41,6 +53,16 @@ class DeviceSession {
     /// an error nothing is left.
     [[nodiscard]] static Result<DeviceSession> open(const Profile& profile, const std::string& bdf);
 
+    /// Takes up what another process owned: `device` of device_files(), and slice_files() of every slice. The
+    /// setup programs have run already. An error, such as a profile that the device was not set up for,
+    /// leaves the device to whoever else has its files.
+    [[nodiscard]] static Result<DeviceSession> adopt(const Profile& profile, const std::string& bdf,
+                                                     KeptFiles device, std::vector<KeptFiles> slices);
+    [[nodiscard]] SessionFiles device_files() const;
+    [[nodiscard]] SessionFiles slice_files(unsigned slice) const;
+    /// Forgets the device without touching it: somebody else has its files.
+    void leave();
+
     DeviceSession(DeviceSession&&) noexcept = default;
     DeviceSession& operator=(DeviceSession&&) = delete;
     DeviceSession(const DeviceSession&) = delete;
@@ -48,18 +70,26 @@ class DeviceSession {
     ~DeviceSession();
 
     [[nodiscard]] const DevicePlan& plan() const { return plan_; }
+    /// The owner's file of the device, unguarded; borrowed.
+    [[nodiscard]] int device() const { return device_.get(); }
 
-    /// Runs the slice's setup programs and adds to the grant what the slice has: a second struct file of the
-    /// device, registered with the guard and proved to be guarded, dma-bufs of the windows where the kernel
-    /// makes them, memfds, eventfds.
+    /// Makes the slice ready for a client: after an earlier one it gets memory and eventfds that nobody has
+    /// seen, at the same IOVAs and vectors, and its setup programs run.
+    [[nodiscard]] Status begin_slice(unsigned slice);
+    /// Adds to the grant what its slice, which is ready, has: a second struct file of the device, registered
+    /// with the guard and proved to be guarded, dma-bufs of the windows where the kernel makes them, memfds,
+    /// eventfds.
     [[nodiscard]] Status add_to(Grant& grant, Guard& guard, const SandboxIdentity& sandbox);
 
-    /// A whole grant with a plain device fd: everything may be done with it. What a client has without
-    /// postern; for benchmarks and as the positive control of tests.
+    /// A slice that is made ready, and a whole grant with a plain device fd: everything may be done with it.
+    /// What a client has without postern; for benchmarks and as the positive control of tests.
     [[nodiscard]] Result<Grant> grant_unguarded(unsigned slice);
 
-    /// Runs the slice's teardown programs, once its client is gone.
+    /// Runs the slice's teardown programs, once its client is gone, and masks its interrupts. Goes on after
+    /// an error and returns the first. May be repeated.
     [[nodiscard]] Status end_slice(unsigned slice);
+    /// Resets the whole device and runs the device-wide setup programs again; no slice may have a client.
+    [[nodiscard]] Status reset();
 
     /// Teardown programs, interrupts off, reset if the profile says so, command register as it was, DMA
     /// unmapped. Goes on after an error and returns the first. Idempotent.
@@ -72,6 +102,8 @@ class DeviceSession {
     Status enable_memory_and_bus_master();
     Status map_dma(const SlicePlan& slice);
     Status wire_irqs();
+    Status renew_slice(unsigned slice);
+    Status wire_slice(unsigned slice, bool on);
     Status run_programs(const std::vector<ProgramLine>& programs, const char* what,
                         std::optional<unsigned> slice);
     Status add_slice(Grant& grant, Guard* guard, const SandboxIdentity& sandbox);
@@ -84,6 +116,7 @@ class DeviceSession {
     UniqueFd device_;                           ///< the owner's struct file, unguarded
     std::vector<std::vector<DmaBacking>> dma_;  ///< by slice
     std::vector<std::vector<IrqBacking>> irqs_;
+    std::vector<bool> used_;  ///< by slice: somebody had its memory
     std::optional<uint16_t> command_before_;
     std::vector<uint32_t> wired_;  ///< irq indexes
     bool set_up_ = false;          ///< device-wide setup ran: teardown is due

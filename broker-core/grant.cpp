@@ -6,9 +6,9 @@
 
 namespace postern {
 
-Grant begin_grant(unsigned slice) {
+Grant begin_grant(unsigned slice, std::string id) {
     Grant grant;
-    grant.id = random_id();
+    grant.id = std::move(id);
     grant.slice = slice;
     grant.fds.push_back({"manifest", UniqueFd()});
     grant.manifest = empty_manifest(grant.id);

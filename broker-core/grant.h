@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "broker-core/file.h"
 #include "broker-core/json_reader.h"
 #include "broker-core/result.h"
 #include "broker-core/unique_fd.h"
@@ -32,7 +33,7 @@ struct Grant {
 };
 
 /// A grant with the part of its manifest that every client reads, and room for the manifest at fd 3.
-[[nodiscard]] Grant begin_grant(unsigned slice);
+[[nodiscard]] Grant begin_grant(unsigned slice, std::string id = random_id());
 /// Writes the manifest, now that every fd is there.
 [[nodiscard]] Status finish_grant(Grant& grant);
 

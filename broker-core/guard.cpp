@@ -201,6 +201,31 @@ Result<GuardListener> Guard::listen(uint64_t cgroup_id) {
     return GuardListener::open(pins_, GuardListener::Who::Launcher, cgroup_id);
 }
 
+Result<bool> Guard::has_files(const std::string& grant) const {
+    POSTERN_ASSIGN(const auto all, pins_.files());
+    return std::any_of(all.begin(), all.end(), [&](const auto& each) { return grant == each.second.grant; });
+}
+
+Result<size_t> Guard::revoke(const std::string& grant) {
+    POSTERN_ASSIGN(const GuardLock lock, GuardLock::take());
+    POSTERN_ASSIGN(const auto all, pins_.files());
+    size_t revoked = 0;
+    for (const auto& [key, policy] : all) {
+        if (grant != policy.grant) continue;
+        // Not done: it was closed a moment ago.
+        POSTERN_ASSIGN(const bool done, pins_.revoke(key, grant));
+        revoked += done ? 1 : 0;
+    }
+    return revoked;
+}
+
+void Guard::leave() {
+    if (!use_) return;
+    my_sandboxes_.clear();
+    use_->end();
+    use_.reset();
+}
+
 Status Guard::release() {
     if (!use_) return {};
     POSTERN_ASSIGN(const GuardLock lock, GuardLock::take());

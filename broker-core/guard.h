@@ -72,11 +72,17 @@ class Guard {
     /// Forgets the refusals on the files of `grant` so far: those of their proof are no client's. Only before
     /// anybody else has them.
     [[nodiscard]] Status forget_refusals(const std::string& grant);
+    /// Whether a file of `grant` is open or mapped anywhere.
+    [[nodiscard]] Result<bool> has_files(const std::string& grant) const;
+    /// Refuses everything on the files of `grant` from now on. Returns how many there were.
+    [[nodiscard]] Result<size_t> revoke(const std::string& grant);
     /// Hears of refusals from now on, of one sandbox by its cgroup or of all (0).
     [[nodiscard]] Result<GuardListener> listen(uint64_t cgroup_id);
 
     /// Gives the use up, with its sandboxes. Registered files that are still open stay guarded.
     [[nodiscard]] Status release();
+    /// Ends the use and leaves its sandboxes as they are, for another process to go on with.
+    void leave();
 
   private:
     Guard(GuardPins pins, GuardUse use, pid_t owner)

@@ -273,13 +273,13 @@ Status unmap_dma(int container, uint64_t iova, uint64_t size) {
     return {};
 }
 
-Status set_irqs(int device, uint32_t index, std::span<const int> eventfds) {
+Status set_irqs(int device, uint32_t index, uint32_t first, std::span<const int> eventfds) {
     std::vector<std::byte> buffer(sizeof(vfio_irq_set) + eventfds.size_bytes());
     vfio_irq_set set{};
     set.argsz = static_cast<uint32_t>(buffer.size());
     set.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
     set.index = index;
-    set.start = 0;
+    set.start = first;
     set.count = static_cast<uint32_t>(eventfds.size());
     std::memcpy(buffer.data(), &set, sizeof set);
     std::memcpy(buffer.data() + sizeof set, eventfds.data(), eventfds.size_bytes());

@@ -39,8 +39,9 @@ namespace postern::vfio {
                              bool write);
 [[nodiscard]] Status unmap_dma(int container, uint64_t iova, uint64_t size);
 
-/// VFIO_DEVICE_SET_IRQS, DATA_EVENTFD | ACTION_TRIGGER from vector 0 on; -1 leaves a vector unwired.
-[[nodiscard]] Status set_irqs(int device, uint32_t index, std::span<const int> eventfds);
+/// VFIO_DEVICE_SET_IRQS, DATA_EVENTFD | ACTION_TRIGGER from vector `first` on; -1 leaves a vector unwired, or
+/// unwires it. The first call for an index decides how many vectors it has (VFIO_IRQ_INFO_NORESIZE).
+[[nodiscard]] Status set_irqs(int device, uint32_t index, uint32_t first, std::span<const int> eventfds);
 /// Takes all vectors of `index` away.
 [[nodiscard]] Status disable_irqs(int device, uint32_t index);
 

@@ -13,8 +13,8 @@
 #include <csignal>
 #include <cstring>
 
+#include "broker-core/cgroup_file.h"
 #include "broker-core/file.h"
-#include "launcher/cgroup_file.h"
 
 namespace postern {
 namespace {

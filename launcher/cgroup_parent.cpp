@@ -11,7 +11,7 @@
 #include <optional>
 #include <string_view>
 
-#include "launcher/cgroup_file.h"
+#include "broker-core/cgroup_file.h"
 
 namespace postern {
 namespace {

@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "broker-core/cgroup_path.h"
 #include "broker-core/result.h"
-#include "launcher/cgroup_path.h"
 
 namespace postern {
 

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <optional>
 
 #include "broker-core/manifest.h"
+#include "launcher/brokered.h"
 #include "launcher/commands.h"
 #include "launcher/compiled_run.h"
 #include "launcher/explain.h"
@@ -21,7 +24,9 @@ namespace postern {
 namespace {
 
 struct RunOptions : LaunchOptions {
-    uint64_t slice = 0;
+    std::optional<uint64_t> slice;  ///< without: the first, or any free one of a broker's
+    bool wait = false;
+    std::string broker = "auto";
     std::optional<int> info_fd;
     std::optional<int> status_fd;
 };
@@ -31,17 +36,21 @@ int print_plan(const RunOptions& options, const Profile& profile, const SandboxS
     if (!device) return report(device.error(), kLaunchFailed);
     const std::vector<std::string> steps = describe_sandbox(spec);
     if (options.json) {
-        const Json plan{
-            {"postern", 1},           {"profile", profile.name},
-            {"slice", options.slice}, {"command", spec.argv},
-            {"device", *device},      {"files", plan_files(profile, static_cast<unsigned>(options.slice))},
-            {"sandbox", steps},       {"weakens", weakenings(profile)}};
+        const Json plan{{"postern", 1},
+                        {"profile", profile.name},
+                        {"slice", options.slice.value_or(0)},
+                        {"command", spec.argv},
+                        {"device", *device},
+                        {"files", plan_files(profile, static_cast<unsigned>(options.slice.value_or(0)))},
+                        {"sandbox", steps},
+                        {"weakens", weakenings(profile)}};
         fmt::print("{}\n", plan.dump(2));
         return 0;
     }
     if (!device->is_null()) fmt::print("Device, as sysfs forecasts it:\n{}\n\n", device->dump(2));
     for (const FileProfile& file : profile.files) fmt::print("{}\n", explain_file(file, profile.slices));
-    fmt::print("Sandbox{}:\n", options.device.empty() ? "" : fmt::format(" of slice {}", options.slice));
+    fmt::print("Sandbox{}:\n",
+               options.device.empty() ? "" : fmt::format(" of slice {}", options.slice.value_or(0)));
     for (const std::string& step : steps) fmt::print("  {}\n", step);
     return 0;
 }
@@ -53,7 +62,7 @@ int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptio
     options.print_weakenings(profile);
     RefusalReport refusals(supervisor, RefusalReport::Clients::One);
     if (!options.quiet) broker->tell(refusals);
-    const auto slice = static_cast<unsigned>(options.slice);
+    const auto slice = static_cast<unsigned>(options.slice.value_or(0));
     auto client = broker->start(slice, spec);
     int status = 0;
     if (client) {
@@ -71,14 +80,47 @@ int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptio
     return status;
 }
 
-int run(const RunOptions& options, const std::optional<LaunchKey>& key, const CommandLine& command) {
+/// The client of a grant that somebody else holds. This process has been moved into the grant's cgroup, and
+/// the client is born there.
+int run_brokered(Supervisor& supervisor, StatusReport& report_to, const RunOptions& options,
+                 const Profile& profile, SandboxSpec spec, const BrokerPlace& broker) {
+    options.print_weakenings(profile);
+    std::optional<unsigned> slice;
+    if (options.slice) slice = static_cast<unsigned>(*options.slice);
+    std::optional<int> signal;
+    auto grant =
+        ask_for_grant(broker.socket, grant_request(profile, options.device, slice, options.wait), [&] {
+            while (auto taken = supervisor.take_signal()) {
+                if (supervisor.asked_to_end()) signal = taken;
+            }
+            return signal.has_value();
+        });
+    if (!grant) return report(grant.error().error, signal ? 128 + *signal : kLaunchFailed);
+    for (const NamedFd& each : grant->fds) spec.fds.push_back({each.fd.get(), each.name});
+    auto client = start_sandbox(spec);
+    if (!client) return report(client.error().error, client.error().exit_status);
+    // The client's alone from here on, so that its end is theirs.
+    grant->fds.clear();
+    const UniqueFd cgroup(::open(grant->cgroup.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    return supervise(supervisor, report_to, std::move(*client),
+                     {spec.namespaces, grant->cgroup, grant->id, cgroup.get(), !spec.seccomp.empty(), false});
+}
+
+int run(RunOptions options, const std::optional<LaunchKey>& key, const CommandLine& command) {
     // Before postern has fds of its own that could pass for the caller's.
     auto status = StatusReport::open(options.info_fd, options.status_fd);
     if (!status) return report(status.error(), kLaunchFailed);
+    std::optional<BrokerPlace> broker;
+    if (!options.dry_run) {
+        auto found = find_broker(options.broker, options.device);
+        if (!found) return report(found.error(), kLaunchFailed);
+        broker = std::move(*found);
+        if (broker && options.profile.empty()) options.profile = broker->profile;
+    }
     std::vector<ReadFile> read;
     auto profile = options.load(&read);
     if (!profile) return report(profile.error(), kLaunchFailed);
-    if (auto slice = check_slice(*profile, options.slice); !slice)
+    if (auto slice = check_slice(*profile, options.slice.value_or(0)); !slice)
         return report(slice.error(), kLaunchFailed);
     auto spec = sandbox_from_profile(*profile, own_environment(), &read);
     if (!spec) return report(spec.error(), kLaunchFailed);
@@ -102,6 +144,7 @@ int run(const RunOptions& options, const std::optional<LaunchKey>& key, const Co
         }
         return run_compiled(*supervisor, *status, launch, std::move(*spec));
     }
+    if (broker) return run_brokered(*supervisor, *status, options, *profile, std::move(*spec), *broker);
     return run_on_grant(*supervisor, *status, options, *profile, *spec, std::move(*files));
 }
 
@@ -114,7 +157,18 @@ Command add_run_command(CLI::App& app, const std::optional<LaunchKey>& key) {
     command->footer(
         "usage: postern run [--device BDF] [--profile NAME|FILE] [--slice N] [sandbox flags] -- CMD [ARG…]");
     options->add_to(*command);
-    command->add_option("--slice", options->slice, "slice of the device, 0 without")->type_name("N");
+    command
+        ->add_option("--slice", options->slice,
+                     "slice of the device; without, the first, or any free one of a broker's device")
+        ->type_name("N");
+    command->add_flag("--wait", options->wait, "wait until the broker has a slice free");
+    command
+        ->add_option("--broker", options->broker,
+                     "socket of a broker that is to be asked for the device; auto: the usual one, if it has "
+                     "the device "
+                     "or the caller is not root; none: own the device")
+        ->type_name("PATH")
+        ->capture_default_str();
     command
         ->add_option("--info-fd", options->info_fd,
                      "write the pid and the namespaces to this open file, in JSON, when the client runs")

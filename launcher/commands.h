@@ -29,6 +29,7 @@ using Command = std::function<int(const CommandLine& rest)>;
 [[nodiscard]] Command add_bind_command(CLI::App& app);
 [[nodiscard]] Command add_unbind_command(CLI::App& app);
 [[nodiscard]] Command add_profile_command(CLI::App& app);
+[[nodiscard]] Command add_broker_command(CLI::App& app);
 [[nodiscard]] Command add_bench_command(CLI::App& app);
 [[nodiscard]] Command add_ps_command(CLI::App& app);
 [[nodiscard]] Command add_revoke_command(CLI::App& app);

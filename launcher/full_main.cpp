@@ -35,6 +35,7 @@ constexpr NamedCommand kCommands[] = {
     {"ps", add_ps_command},
     {"revoke", add_revoke_command},
     {"monitor", add_monitor_command},
+    {"broker", add_broker_command},
     {"guard", add_guard_command},
     {"completion", add_completion_command},
 };

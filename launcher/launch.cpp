@@ -59,6 +59,7 @@ Result<LocalBroker> LocalBroker::open(const Profile& profile, const std::string&
 }
 
 Result<Grant> LocalBroker::prepare(unsigned slice, SandboxSpec& spec) {
+    if (session_) POSTERN_TRY(session_->begin_slice(slice));
     POSTERN_ASSIGN(Cgroup cgroup,
                    Cgroup::create(fmt::format("{}-{}", ::getpid(), slice), cgroup_limits(profile_)));
     POSTERN_ASSIGN(const unsigned level, cgroup.level());

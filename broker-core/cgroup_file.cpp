@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launcher/cgroup_file.h"
+#include "broker-core/cgroup_file.h"
 
 #include "broker-core/file.h"
 

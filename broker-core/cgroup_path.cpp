@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launcher/cgroup_path.h"
+#include "broker-core/cgroup_path.h"
 
 #include <algorithm>
 #include <optional>

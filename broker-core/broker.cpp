@@ -1,0 +1,583 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "broker-core/broker.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <charconv>
+#include <ctime>
+
+#include "broker-core/binding.h"
+#include "broker-core/boot_clock.h"
+#include "broker-core/guard_support.h"
+#include "broker-core/owner_device.h"
+#include "broker-core/pci.h"
+#include "broker-core/profile_reader.h"
+#include "broker-core/scope_guard.h"
+
+namespace postern {
+namespace {
+
+constexpr int64_t kMillisecond = 1'000'000;
+/// Between two looks at an end that somebody else holds up.
+constexpr int64_t kNextLook = 50 * kMillisecond;
+constexpr int64_t kNextTry = 2000 * kMillisecond;
+/// How long the guard stays attached without a grant: attaching takes as long as many grants.
+constexpr int64_t kLinger = 10'000 * kMillisecond;
+
+int64_t now(clockid_t clock) {
+    timespec time{};
+    ::clock_gettime(clock, &time);
+    return static_cast<int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+}
+
+tl::unexpected<Broker::Refused> refuse(BrokerRefusal kind, std::string message) {
+    return tl::unexpected(Broker::Refused{kind, std::move(message)});
+}
+
+std::string slice_entry(const std::string& bdf, unsigned slice) {
+    return fmt::format("slice/{}/{}", bdf, slice);
+}
+
+std::optional<unsigned> as_number(std::string_view text) {
+    unsigned number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+    return number;
+}
+
+/// The profile, as it was checked when the device was opened.
+Result<Profile> profile_of(const Json& kept) {
+    POSTERN_ASSIGN(Profile profile, read_profile(kept.at("merged"), false));
+    profile.name = kept.at("name").get<std::string>();
+    profile.folder = kept.at("folder").get<std::string>();
+    return profile;
+}
+
+Json profile_text(const LoadedProfile& loaded) {
+    return {{"merged", loaded.merged}, {"name", loaded.profile.name}, {"folder", loaded.profile.folder}};
+}
+
+}  // namespace
+
+Result<Broker> Broker::create(std::vector<BrokerDevice> config, Keeper& keeper, Log log) {
+    POSTERN_TRY(guard_supported());
+    Broker broker(std::move(config), keeper, std::move(log));
+    POSTERN_TRY(broker.take_up());
+    return broker;
+}
+
+// ---- what an earlier one has left
+// -----------------------------------------------------------------------------------
+
+Status Broker::take_up() {
+    POSTERN_ASSIGN(std::vector<KeptEntry> entries, keeper_->take_all());
+    std::map<std::string, std::pair<std::optional<KeptFiles>, std::map<unsigned, KeptFiles>>> devices;
+    std::vector<std::pair<std::string, KeptFiles>> grants;
+    for (KeptEntry& entry : entries) {
+        auto text = parse_json(entry.text);
+        const size_t slash = entry.name.find('/');
+        const std::string kind = entry.name.substr(0, slash);
+        const std::string rest = slash == std::string::npos ? "" : entry.name.substr(slash + 1);
+        if (!text || !text->is_object() || rest.empty()) {
+            log_(fmt::format("kept entry {}: cannot be read, and stays kept", entry.name));
+            continue;
+        }
+        KeptFiles files{std::move(*text), std::move(entry.fds)};
+        if (kind == "device") {
+            devices[rest].first = std::move(files);
+        } else if (kind == "slice") {
+            const size_t last = rest.rfind('/');
+            const auto number = as_number(std::string_view(rest).substr(last + 1));
+            if (number) devices[rest.substr(0, last)].second[*number] = std::move(files);
+        } else if (kind == "grant") {
+            grants.emplace_back(rest, std::move(files));
+        }
+    }
+    for (auto& [bdf, kept] : devices) {
+        if (kept.first) {
+            take_up_device(bdf, std::move(*kept.first), std::move(kept.second));
+            continue;
+        }
+        // It was being opened: nobody has anything of it, and the kernel closed it with the one who did.
+        for (const auto& [slice, files] : kept.second) POSTERN_TRY(keeper_->remove(slice_entry(bdf, slice)));
+    }
+    for (auto& [id, files] : grants) take_up_grant(id, std::move(files));
+    std::vector<std::string> idle;
+    for (const auto& [bdf, device] : devices_) idle.push_back(bdf);
+    for (const std::string& bdf : idle) retire(bdf);
+    if (!grants_.empty()) {
+        POSTERN_TRY(need_guard());
+        for (const HeldGrant& held : grants_) {
+            if (!held.cgroup.is_there()) continue;
+            const SandboxIdentity& sandbox = held.cgroup.identity();
+            POSTERN_TRY(guard_->add_sandbox(sandbox.cgroup_id, sandbox.cgroup_level));
+        }
+    }
+    if (!devices_.empty() || !grants_.empty())
+        log_(fmt::format("took up {} devices and {} grants", devices_.size(), grants_.size()));
+    return {};
+}
+
+void Broker::take_up_device(const std::string& bdf, KeptFiles files, std::map<unsigned, KeptFiles> slices) {
+    const auto adopt = [&]() -> Result<Device> {
+        if (!files.text.contains("profile")) return fail("its profile was not kept");
+        Json text = files.text.at("profile");
+        POSTERN_ASSIGN(Profile profile, profile_of(text));
+        std::vector<KeptFiles> in_order;
+        for (auto& [number, kept] : slices) {
+            if (number != in_order.size()) return fail("slice {} was not kept", in_order.size());
+            in_order.push_back(std::move(kept));
+        }
+        POSTERN_ASSIGN(DeviceSession session,
+                       DeviceSession::adopt(profile, bdf, std::move(files), std::move(in_order)));
+        return Device{bdf, std::move(text), std::move(profile), std::move(session)};
+    };
+    auto device = adopt();
+    if (device) {
+        devices_.emplace(bdf, std::move(*device));
+    } else {
+        log_(fmt::format("device {}: cannot be taken up, and stays kept: {}", bdf, device.error().message));
+    }
+}
+
+void Broker::take_up_grant(const std::string& id, KeptFiles files) {
+    const Json& text = files.text;
+    HeldGrant held;
+    try {
+        held.id = id;
+        held.device = text.at("device").get<std::string>();
+        held.slice = text.at("slice").get<unsigned>();
+        held.preparing = text.at("state") == "preparing";
+        held.caller.uid = text.at("uid").get<uid_t>();
+        held.caller.gid = text.at("gid").get<gid_t>();
+        held.pid = text.at("pid").get<pid_t>();
+        held.command = text.at("command").get<std::string>();
+        held.since = text.at("since").get<int64_t>();
+        if (text.contains("cgroup")) {
+            held.cgroup = GrantCgroup(text.at("cgroup").get<std::string>(),
+                                      text.at("cgroup_id").get<uint64_t>(), text.at("level").get<uint32_t>());
+        }
+    } catch (const Json::exception& error) {
+        log_(fmt::format("grant {}: cannot be read, and stays kept: {}", id, error.what()));
+        return;
+    }
+    if (files.fds.size() != 1) {
+        log_(fmt::format("grant {}: {} kept files, and 1 is needed; it stays kept", id, files.fds.size()));
+        return;
+    }
+    held.pidfd = std::move(files.fds.front());
+    grants_.push_back(std::move(held));
+}
+
+// ---- what is kept
+// ---------------------------------------------------------------------------------------------------
+
+Status Broker::keep_slice(const Device& device, unsigned slice) {
+    const SessionFiles files = device.session.slice_files(slice);
+    return keeper_->put(slice_entry(device.bdf, slice), files.text.dump(), files.fds);
+}
+
+Status Broker::keep_device(const Device& device) {
+    for (unsigned slice = 0; slice < device.profile.slices; ++slice) POSTERN_TRY(keep_slice(device, slice));
+    SessionFiles files = device.session.device_files();
+    files.text["profile"] = device.profile_text;
+    return keeper_->put("device/" + device.bdf, files.text.dump(), files.fds);
+}
+
+Status Broker::keep_grant(const HeldGrant& held) {
+    Json text{
+        {"device", held.device},   {"slice", held.slice},    {"state", held.preparing ? "preparing" : "live"},
+        {"uid", held.caller.uid},  {"gid", held.caller.gid}, {"pid", held.pid},
+        {"command", held.command}, {"since", held.since}};
+    if (held.cgroup.is_made()) {
+        text["cgroup"] = held.cgroup.path();
+        text["cgroup_id"] = held.cgroup.identity().cgroup_id;
+        text["level"] = held.cgroup.identity().cgroup_level;
+    }
+    const int pidfd = held.pidfd.get();
+    // A command names itself as it likes.
+    return keeper_->put("grant/" + held.id, text.dump(-1, ' ', false, Json::error_handler_t::replace),
+                        {&pidfd, 1});
+}
+
+// ---- devices
+// --------------------------------------------------------------------------------------------------------
+
+const BrokerDevice* Broker::configured(const std::string& bdf) const {
+    const auto found = std::find_if(config_.begin(), config_.end(),
+                                    [&](const BrokerDevice& each) { return each.bdf == bdf; });
+    return found == config_.end() ? nullptr : &*found;
+}
+
+Status Broker::need_guard() {
+    if (guard_) return {};
+    POSTERN_ASSIGN(Guard guard, Guard::acquire());
+    guard_.emplace(std::move(guard));
+    return {};
+}
+
+Result<Broker::Device*> Broker::open_device(const BrokerDevice& config) {
+    if (const auto open = devices_.find(config.bdf); open != devices_.end()) return &open->second;
+    POSTERN_ASSIGN(LoadedProfile loaded, load_profile(config.profile));
+    if (!loaded.profile.device)
+        return fail("profile {}: has no \"device\" part, so that there is nothing to grant",
+                    loaded.profile.name);
+    if (!loaded.profile.files.empty())
+        return fail("profile {}: has \"files\", which a broker does not grant; leave them out",
+                    loaded.profile.name);
+    if (config.bind) {
+        auto bound = bind_device(config.bdf);
+        if (!bound) return propagate(std::move(bound));
+    }
+    POSTERN_ASSIGN(DeviceSession session, DeviceSession::open(loaded.profile, config.bdf));
+    Device device{config.bdf, profile_text(loaded), std::move(loaded.profile), std::move(session)};
+    if (auto kept = keep_device(device); !kept) {
+        (void)close_device(device);
+        return propagate(std::move(kept));
+    }
+    return &devices_.emplace(config.bdf, std::move(device)).first->second;
+}
+
+/// The entry goes first: what is half closed must not be taken up as whole.
+Status Broker::close_device(Device& device) {
+    Status first = keeper_->remove("device/" + device.bdf);
+    if (Status closed = device.session.close(); !closed && first) first = std::move(closed);
+    for (unsigned slice = 0; slice < device.profile.slices; ++slice) {
+        if (Status removed = keeper_->remove(slice_entry(device.bdf, slice)); !removed && first)
+            first = std::move(removed);
+    }
+    return first;
+}
+
+/// A device that nobody uses goes on as the configuration has it now: closed, if that is otherwise.
+void Broker::retire(const std::string& bdf) {
+    const auto open = devices_.find(bdf);
+    const bool used = std::any_of(grants_.begin(), grants_.end(),
+                                  [&](const HeldGrant& each) { return each.device == bdf; });
+    if (open == devices_.end() || used) return;
+    if (const BrokerDevice* config = configured(bdf)) {
+        const auto loaded = load_profile(config->profile);
+        // One that cannot be read now is told to the next who asks; the device is as it was.
+        if (!loaded || profile_text(*loaded) == open->second.profile_text) return;
+    }
+    log_(fmt::format("device {}: the configuration has changed; it is given back", bdf));
+    if (Status closed = close_device(open->second); !closed) log_(closed.error().message);
+    devices_.erase(open);
+}
+
+// ---- grants
+// ---------------------------------------------------------------------------------------------------------
+
+tl::expected<Broker::Granted, Broker::Refused> Broker::grant(const Caller& caller, int pidfd,
+                                                             const BrokerRequest& request) {
+    auto bdf = parse_bdf(request.device);
+    if (!bdf) return refuse(BrokerRefusal::BadRequest, bdf.error().message);
+    const BrokerDevice* config = configured(*bdf);
+    // Whoever may not use a device is not told whether there is one; root may use all.
+    if (config == nullptr || !may_use(*config, caller)) {
+        return refuse(
+            caller.uid == 0 ? BrokerRefusal::NotFound : BrokerRefusal::Denied,
+            fmt::format("device {}: uid {} may use no such device of the broker's; an administrator "
+                        "allows it in {}",
+                        *bdf, caller.uid, kBrokerConfig));
+    }
+    auto pid = pid_of(pidfd);
+    if (!pid) return refuse(BrokerRefusal::BadRequest, pid.error().message);
+    if (*pid == 0) return refuse(BrokerRefusal::BadRequest, "the caller has ended");
+
+    const auto failed = [&](Error error) {
+        return refuse(BrokerRefusal::Failed, std::move(error).within("device " + *bdf).message);
+    };
+    auto opened = open_device(*config);
+    if (!opened) return failed(std::move(opened.error()));
+    Device& device = **opened;
+    if (!request.profile.empty() && request.profile != device.profile.name) {
+        return refuse(
+            BrokerRefusal::BadRequest,
+            fmt::format("device {}: the broker has it under profile {}, not {}; leave --profile out, or "
+                        "name that",
+                        *bdf, device.profile.name, request.profile));
+    }
+    // A number is one process's as long as that lives, and those that are over are being ended.
+    auto held = std::find_if(grants_.begin(), grants_.end(), [&](const HeldGrant& each) {
+        return each.pid == *pid && each.device == *bdf && !each.ending && !has_ended(each.pidfd.get());
+    });
+    if (held != grants_.end() && request.slice && *request.slice != held->slice) {
+        return refuse(
+            BrokerRefusal::BadRequest,
+            fmt::format("device {}: pid {} has slice {} already; a process has one slice of a device", *bdf,
+                        *pid, held->slice));
+    }
+    if (held == grants_.end()) {
+        std::vector<TakenSlice> taken;
+        for (const HeldGrant& each : grants_) {
+            if (each.device == *bdf) taken.push_back({each.slice, each.caller.uid});
+        }
+        SliceChoice choice = choose_slice(*config, device.profile.slices, caller, request.slice, taken);
+        if (choice.kind != SliceChoice::Kind::Free) {
+            return refuse(
+                choice.kind == SliceChoice::Kind::Busy ? BrokerRefusal::Busy : BrokerRefusal::Denied,
+                std::move(choice.reason));
+        }
+        HeldGrant fresh;
+        fresh.id = random_id();
+        fresh.device = *bdf;
+        fresh.slice = choice.slice;
+        fresh.caller = caller;
+        fresh.pid = *pid;
+        fresh.command = command_name(*pid);
+        fresh.since = now(CLOCK_REALTIME);
+        fresh.pidfd = UniqueFd(::fcntl(pidfd, F_DUPFD_CLOEXEC, 3));
+        if (!fresh.pidfd) {
+            const int error = errno;
+            return failed(Error{"cannot duplicate a pidfd: " + errno_text(error), error});
+        }
+        grants_.push_back(std::move(fresh));
+        held = std::prev(grants_.end());
+    }
+    if (held->preparing) {
+        if (Status prepared = prepare(*held, device, request); !prepared) {
+            abandon(held);
+            return failed(std::move(prepared.error()));
+        }
+    }
+    auto granted = hand_out(*held, device);
+    if (!granted) {
+        abandon(held);
+        return failed(std::move(granted.error()));
+    }
+    return std::move(*granted);
+}
+
+Status Broker::prepare(HeldGrant& held, Device& device, const BrokerRequest& request) {
+    // First of all: from here on the slice is not free, whatever happens to this process.
+    POSTERN_TRY(keep_grant(held));
+    POSTERN_TRY(need_guard());
+    POSTERN_TRY(device.session.begin_slice(held.slice));
+    POSTERN_TRY(keep_slice(device, held.slice));
+    if (!held.cgroup.is_there()) {
+        POSTERN_ASSIGN(held.cgroup, GrantCgroup::make(held.pid, held.id, request.cgroup));
+        // Before anybody is in it: whoever is, has to be found.
+        POSTERN_TRY(keep_grant(held));
+    }
+    const SandboxIdentity& sandbox = held.cgroup.identity();
+    POSTERN_TRY(guard_->add_sandbox(sandbox.cgroup_id, sandbox.cgroup_level));
+    return held.cgroup.take_in(held.pidfd.get());
+}
+
+Result<Broker::Granted> Broker::hand_out(HeldGrant& held, Device& device) {
+    POSTERN_TRY(need_guard());
+    Grant grant = begin_grant(held.slice, held.id);
+    POSTERN_TRY(device.session.add_to(grant, *guard_, held.cgroup.identity()));
+    POSTERN_TRY(guard_->forget_refusals(grant.id));
+    POSTERN_TRY(finish_grant(grant));
+    if (held.preparing) {
+        held.preparing = false;
+        if (Status kept = keep_grant(held); !kept) {
+            held.preparing = true;
+            return propagate(std::move(kept));
+        }
+    }
+    return Granted{held.id, held.device, held.slice, held.cgroup.path(), std::move(grant.fds)};
+}
+
+/// What was begun for a client that got nothing. It goes on living: where it was before.
+void Broker::abandon(Grants::iterator held) {
+    if (!held->preparing) return;  // it has the files already, of an earlier time
+    if (held->cgroup.is_there()) held->cgroup.let_out();
+    held->ending = true;
+    (void)attend();
+}
+
+Result<bool> Broker::end(HeldGrant& held) {
+    held.next_try = now(CLOCK_MONOTONIC) + kNextTry;
+    if (held.cgroup.is_populated()) {
+        held.cgroup.kill();
+        if (held.cgroup.is_populated()) {
+            held.next_try = now(CLOCK_MONOTONIC) + kNextLook;
+            return false;
+        }
+    }
+    POSTERN_TRY(need_guard());
+    POSTERN_ASSIGN(const bool open, guard_->has_files(held.id));
+    if (open) {
+        held.next_try = now(CLOCK_MONOTONIC) + kNextLook;
+        return fail(
+            "open files or mappings of it are left outside of its cgroup; its slice is given to nobody until "
+            "they are closed");
+    }
+    if (const auto device = devices_.find(held.device); device != devices_.end()) {
+        POSTERN_TRY(device->second.session.end_slice(held.slice));
+    }
+    if (held.cgroup.is_made()) {
+        POSTERN_TRY(guard_->remove_sandbox(held.cgroup.identity().cgroup_id));
+        POSTERN_TRY(held.cgroup.remove());
+    }
+    POSTERN_TRY(keeper_->remove("grant/" + held.id));
+    return true;
+}
+
+bool Broker::attend() {
+    bool freed = false;
+    std::vector<std::string> left;
+    for (auto held = grants_.begin(); held != grants_.end();) {
+        if (!held->ending && has_ended(held->pidfd.get())) held->ending = true;
+        if (!held->ending || now(CLOCK_MONOTONIC) < held->next_try) {
+            ++held;
+            continue;
+        }
+        const auto over = end(*held);
+        if (!over && held->trouble != over.error().message) {
+            held->trouble = over.error().message;
+            log_(fmt::format("grant {}: slice {} of {}: {}", held->id, held->slice, held->device,
+                             held->trouble));
+        }
+        if (!over || !*over) {
+            ++held;
+            continue;
+        }
+        if (!held->trouble.empty()) log_(fmt::format("grant {}: is over at last", held->id));
+        left.push_back(held->device);
+        held = grants_.erase(held);
+        freed = true;
+    }
+    for (const std::string& bdf : left) retire(bdf);
+    if (!grants_.empty() || !guard_) {
+        idle_since_ = 0;
+    } else if (idle_since_ == 0) {
+        idle_since_ = now(CLOCK_MONOTONIC);
+    } else if (now(CLOCK_MONOTONIC) - idle_since_ > kLinger) {
+        if (Status released = guard_->release(); !released) log_(released.error().message);
+        guard_.reset();
+    }
+    return freed;
+}
+
+int Broker::attention_due() const {
+    const bool ending =
+        std::any_of(grants_.begin(), grants_.end(), [](const HeldGrant& each) { return each.ending; });
+    if (ending) return static_cast<int>(kNextLook / kMillisecond);
+    return grants_.empty() && guard_ ? 1000 : -1;
+}
+
+std::vector<int> Broker::clients() const {
+    std::vector<int> pidfds;
+    for (const HeldGrant& held : grants_) {
+        if (!held.ending) pidfds.push_back(held.pidfd.get());
+    }
+    return pidfds;
+}
+
+// ---- who has what
+// ---------------------------------------------------------------------------------------------------
+
+Json Broker::devices(const Caller& caller) const {
+    Json list = Json::array();
+    for (const BrokerDevice& config : config_) {
+        if (!may_use(config, caller)) continue;
+        Json device{{"name", config.name}, {"device", config.bdf}, {"profile", config.profile}};
+        const auto open = devices_.find(config.bdf);
+        device["open"] = open != devices_.end();
+        if (open != devices_.end()) {
+            const auto used = std::count_if(grants_.begin(), grants_.end(),
+                                            [&](const HeldGrant& each) { return each.device == config.bdf; });
+            device["slices"] = open->second.profile.slices;
+            device["used"] = used;
+        }
+        list.push_back(std::move(device));
+    }
+    return {{"devices", std::move(list)}};
+}
+
+Json Broker::grants(const Caller& caller) const {
+    Json list = Json::array();
+    for (const HeldGrant& held : grants_) {
+        if (caller.uid != 0 && caller.uid != held.caller.uid) continue;
+        const auto device = devices_.find(held.device);
+        list.push_back({{"grant", held.id},
+                        {"device", held.device},
+                        {"profile", device == devices_.end() ? "" : device->second.profile.name},
+                        {"slice", held.slice},
+                        {"uid", held.caller.uid},
+                        {"pid", held.pid},
+                        {"command", held.command},
+                        {"since", utc_text(held.since)},
+                        {"sandbox", held.cgroup.identity().cgroup_id},
+                        {"state", held.ending      ? "ending"
+                                  : held.preparing ? "preparing"
+                                                   : "live"}});
+        if (!held.trouble.empty()) list.back()["trouble"] = held.trouble;
+    }
+    return {{"grants", std::move(list)}};
+}
+
+tl::expected<std::string, Broker::Refused> Broker::revoke(const Caller& caller,
+                                                          const BrokerRequest& request) {
+    const auto held = std::find_if(grants_.begin(), grants_.end(), [&](const HeldGrant& each) {
+        return each.id == request.grant && (caller.uid == 0 || caller.uid == each.caller.uid);
+    });
+    if (held == grants_.end()) {
+        return refuse(
+            BrokerRefusal::NotFound,
+            fmt::format("no live grant {} of uid {}; `postern ps` lists them", request.grant, caller.uid));
+    }
+    if (request.reset && caller.uid != 0) {
+        return refuse(
+            BrokerRefusal::Denied,
+            fmt::format("grant {}: a reset stops every slice of the device, so only root may ask for it",
+                        request.grant));
+    }
+    const auto failed = [&](Error error) {
+        return refuse(BrokerRefusal::Failed, std::move(error).within("grant " + held->id).message);
+    };
+    if (auto guard = need_guard(); !guard) return failed(std::move(guard.error()));
+    const auto revoked = guard_->revoke(held->id);
+    if (!revoked) return failed(revoked.error());
+    std::string words = fmt::format("grant {}: every further call on its {} open file{} is refused", held->id,
+                                    *revoked, *revoked == 1 ? "" : "s");
+    if (request.reset) {
+        const auto device = devices_.find(held->device);
+        if (device == devices_.end()) return failed(Error{"its device is not open", 0});
+        const auto reset = stop_device(device->second.session.device());
+        if (!reset) return failed(reset.error());
+        words += fmt::format("; {} {}; its memory space is off until it is opened anew", held->device,
+                             *reset ? "was reset" : "has no way to be reset");
+    }
+    if (request.kill) {
+        held->cgroup.kill();
+        words += "; its processes are killed";
+    }
+    return words;
+}
+
+void Broker::kill_all() {
+    for (HeldGrant& held : grants_) {
+        held.cgroup.kill();
+        held.ending = true;
+        held.next_try = 0;
+    }
+}
+
+Status Broker::close() {
+    Status first;
+    for (auto& [bdf, device] : devices_) {
+        if (Status closed = close_device(device); !closed && first) first = std::move(closed);
+    }
+    devices_.clear();
+    if (guard_) {
+        if (Status released = guard_->release(); !released && first) first = std::move(released);
+        guard_.reset();
+    }
+    return first;
+}
+
+void Broker::leave() {
+    for (auto& [bdf, device] : devices_) device.session.leave();
+    devices_.clear();
+    grants_.clear();
+    if (guard_) guard_->leave();
+    guard_.reset();
+}
+
+}  // namespace postern

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "broker-core/broker_client.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <ctime>
+#include <span>
+
+#include "broker-core/packet.h"
+
+namespace postern {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kMaxFds = 250;
+constexpr int kAskEvery = 100;  ///< milliseconds
+/// A broker's restart takes a second or so; more where a machine is loaded.
+constexpr std::chrono::seconds kPatience{60};
+
+Failure lost() {
+    return Failure(Error{"the broker has gone away", ECONNRESET});
+}
+
+bool means_gone(int errnum) {
+    return errnum == ECONNRESET || errnum == EPIPE || errnum == ENOENT || errnum == ECONNREFUSED ||
+           errnum == ENOTCONN;
+}
+
+Result<BrokerClient::Answer> receive(int socket, const std::function<bool()>& give_up) {
+    while (true) {
+        pollfd polled{socket, POLLIN, 0};
+        const int ready = ::poll(&polled, 1, give_up ? kAskEvery : -1);
+        if (ready < 0 && errno != EINTR) {
+            const int error = errno;
+            return fail_errno(error, "poll");
+        }
+        if (give_up && give_up())
+            return Failure(Error{"a signal asked to end before the broker answered", EINTR});
+        if (ready <= 0) continue;
+        auto packet = receive_packet(socket, kMaxBrokerReply, kMaxFds);
+        if (!packet) {
+            if (means_gone(packet.error().errnum)) return lost();
+            return propagate(std::move(packet));
+        }
+        if (packet->end) return lost();
+        POSTERN_ASSIGN(BrokerReply reply, read_broker_reply(packet->text));
+        return BrokerClient::Answer{std::move(reply), std::move(packet->fds)};
+    }
+}
+
+}  // namespace
+
+Result<BrokerClient> BrokerClient::connect(const std::string& path) {
+    POSTERN_ASSIGN(UniqueFd socket, connect_to(path));
+    POSTERN_ASSIGN(const Answer greeting, receive(socket.get(), {}));
+    if (greeting.reply.refusal) return fail("{}", greeting.reply.message);
+    return BrokerClient(std::move(socket));
+}
+
+Result<BrokerClient::Answer> BrokerClient::ask(const BrokerRequest& request,
+                                               const std::function<bool()>& give_up) {
+    UniqueFd self;
+    if (request.op == BrokerRequest::Op::Grant) {
+        self = UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
+        if (!self) {
+            const int error = errno;
+            return fail_errno(error, "pidfd_open");
+        }
+    }
+    const int fd = self.get();
+    auto sent = send_packet(socket_.get(), write_broker_request(request), std::span(&fd, self ? 1 : 0));
+    if (!sent) {
+        // It may have said why before it closed.
+        if (!means_gone(sent.error().errnum)) return propagate(std::move(sent));
+    }
+    return receive(socket_.get(), give_up);
+}
+
+tl::expected<BrokeredGrant, BrokerDenial> ask_for_grant(const std::string& path, const BrokerRequest& request,
+                                                        const std::function<bool()>& give_up) {
+    const auto refuse = [&](Error error, std::optional<BrokerRefusal> kind = std::nullopt) {
+        return tl::unexpected(BrokerDenial{std::move(error).within("broker " + path), kind});
+    };
+    const auto deadline = Clock::now() + kPatience;
+    while (true) {
+        auto client = BrokerClient::connect(path);
+        Result<BrokerClient::Answer> answer =
+            client ? client->ask(request, give_up) : Failure(client.error());
+        if (!answer) {
+            if (!means_gone(answer.error().errnum) || Clock::now() > deadline)
+                return refuse(std::move(answer.error()));
+            if (give_up && give_up()) return refuse(Error{"a signal asked to end", EINTR});
+            const timespec pause{0, 20'000'000};
+            ::nanosleep(&pause, nullptr);
+            continue;
+        }
+        if (answer->reply.refusal) return refuse(Error{answer->reply.message, 0}, answer->reply.refusal);
+        BrokeredGrant grant;
+        try {
+            const Json& said = answer->reply.answer;
+            grant.id = said.at("grant").get<std::string>();
+            grant.device = said.at("device").get<std::string>();
+            grant.slice = said.at("slice").get<unsigned>();
+            grant.cgroup = said.at("cgroup").get<std::string>();
+            const auto names = said.at("fds").get<std::vector<std::string>>();
+            if (names.size() != answer->fds.size())
+                return refuse(
+                    Error{fmt::format("{} files came, and {} were said; is this process in another sandbox, "
+                                      "whose files it may not receive?",
+                                      answer->fds.size(), names.size()),
+                          0});
+            for (size_t i = 0; i < names.size(); ++i)
+                grant.fds.push_back({names[i], std::move(answer->fds[i])});
+        } catch (const Json::exception& error) {
+            return refuse(Error{fmt::format("its answer cannot be read: {}", error.what()), 0});
+        }
+        return grant;
+    }
+}
+
+}  // namespace postern

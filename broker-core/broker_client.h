@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "broker-core/broker_message.h"
+#include "broker-core/grant.h"
+#include "broker-core/result.h"
+#include "broker-core/unique_fd.h"
+
+namespace postern {
+
+/// A connection to `postern broker`.
+class BrokerClient {
+  public:
+    /// Connects, and hears the greeting. Errnum ENOENT or ECONNREFUSED: there is no broker.
+    [[nodiscard]] static Result<BrokerClient> connect(const std::string& path);
+
+    struct Answer {
+        BrokerReply reply;
+        std::vector<UniqueFd> fds;
+    };
+    /// Asks and waits. With a grant goes the caller's own pidfd. `give_up` is asked every now and then; true
+    /// makes it an error with errnum EINTR. An errnum of ECONNRESET means that the broker is gone.
+    [[nodiscard]] Result<Answer> ask(const BrokerRequest& request, const std::function<bool()>& give_up = {});
+
+  private:
+    explicit BrokerClient(UniqueFd socket) : socket_(std::move(socket)) {}
+
+    UniqueFd socket_;
+};
+
+/// What the broker gave to this process, which is in the grant's cgroup by now.
+struct BrokeredGrant {
+    std::string id;
+    std::string device;
+    unsigned slice = 0;
+    std::string cgroup;  ///< folder
+    std::vector<NamedFd> fds;
+};
+
+/// Why there is none, with the broker's own word for it.
+struct BrokerDenial {
+    Error error;
+    std::optional<BrokerRefusal> refusal;  ///< none: the broker could not be asked
+};
+
+/// Asks the broker at `path` for a grant for this process. A broker that goes away meanwhile is waited for
+/// and asked again, since it may be being replaced: for a minute.
+[[nodiscard]] tl::expected<BrokeredGrant, BrokerDenial> ask_for_grant(
+    const std::string& path, const BrokerRequest& request, const std::function<bool()>& give_up = {});
+
+}  // namespace postern

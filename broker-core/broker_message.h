@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "broker-core/json_reader.h"
+#include "broker-core/result.h"
+
+// The protocol of docs/broker.md: what callers and the broker say to each other. Pure.
+
+namespace postern {
+
+inline constexpr const char* kBrokerSocket = "/run/postern-broker/socket";
+inline constexpr unsigned kBrokerProtocol = 1;
+/// Bytes of one message at the most; a longer one is refused whole.
+inline constexpr size_t kMaxBrokerRequest = 8192;
+inline constexpr size_t kMaxBrokerReply = 1 << 18;
+
+struct BrokerRequest {
+    enum class Op { Devices, Grant, Grants, Revoke, Stop };
+    Op op = Op::Devices;
+    std::string device;             ///< Grant: PCI address
+    std::optional<unsigned> slice;  ///< Grant: this one; without, any
+    std::string profile;            ///< Grant: refuse if the broker has the device under another; empty: any
+    bool wait = false;              ///< Grant: until a slice is free
+    std::map<std::string, std::string> cgroup;  ///< Grant: limits of the client's cgroup, file → value
+    std::string grant;                          ///< Revoke
+    bool kill = false;                          ///< Revoke, Stop
+    bool reset = false;                         ///< Revoke
+};
+
+/// Reads a request. Whatever the text is, the answer is a request or one line of what is wrong with it.
+[[nodiscard]] Result<BrokerRequest> read_broker_request(std::string_view text);
+[[nodiscard]] std::string write_broker_request(const BrokerRequest& request);
+
+/// Why the broker says no, for programs.
+enum class BrokerRefusal { BadRequest, Denied, Busy, NotFound, Failed };
+
+[[nodiscard]] std::string broker_greeting();
+[[nodiscard]] std::string broker_refusal(BrokerRefusal kind, std::string_view message);
+[[nodiscard]] std::string broker_answer(Json answer);
+
+struct BrokerReply {
+    Json answer;
+    std::optional<BrokerRefusal> refusal;
+    std::string message;  ///< of a refusal
+};
+/// What a client reads of a reply or greeting. Error: it is none.
+[[nodiscard]] Result<BrokerReply> read_broker_reply(std::string_view text);
+
+}  // namespace postern

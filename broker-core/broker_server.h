@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "broker-core/broker.h"
+#include "broker-core/broker_message.h"
+#include "broker-core/packet.h"
+#include "broker-core/peer.h"
+#include "broker-core/result.h"
+#include "broker-core/unique_fd.h"
+
+namespace postern {
+
+/// The broker's door: a SOCK_SEQPACKET socket that everybody may connect. What a caller can cost is bounded:
+/// connections in all and per user, bytes and files of a message, one request at a time; one that does not
+/// read its answers is cut off. One thread, one message of each connection in turn.
+class BrokerServer {
+  public:
+    struct Limits {
+        size_t connections = 512;
+        size_t per_user = 32;
+    };
+
+    /// `listener` is taken; the signals SIGINT, SIGTERM and SIGHUP are blocked from here on. `broker` is
+    /// borrowed.
+    [[nodiscard]] static Result<BrokerServer> create(Broker& broker, UniqueFd listener, Limits limits);
+
+    BrokerServer(BrokerServer&&) noexcept = default;
+
+    /// Why run() came back.
+    enum class End {
+        Asked,    ///< SIGINT, SIGTERM
+        Restart,  ///< SIGHUP: what is kept goes on in a new program
+        Stopped,  ///< by the operation "stop": no grants are left
+    };
+    [[nodiscard]] Result<End> run();
+
+  private:
+    struct Waiting {
+        BrokerRequest request;
+        UniqueFd pidfd;
+    };
+    struct Connection {
+        UniqueFd socket;
+        Peer peer;
+        uint64_t last_used = 0;
+        std::optional<Waiting> waiting;
+        bool stopping = false;  ///< asked for the end, and hears of it
+        bool closed = false;
+    };
+    using Connections = std::list<Connection>;
+
+    BrokerServer(Broker& broker, UniqueFd listener, Limits limits)
+        : broker_(&broker), listener_(std::move(listener)), limits_(limits) {}
+
+    void accept_one();
+    [[nodiscard]] size_t count_of(uid_t uid) const;
+    void make_room();
+    void serve(Connection& connection);
+    void answer(Connection& connection, const BrokerRequest& request, UniqueFd pidfd);
+    void grant(Connection& connection, const BrokerRequest& request, UniqueFd pidfd);
+    void serve_waiting();
+    void send(Connection& connection, const std::string& text, std::span<const int> fds = {});
+    void refuse(Connection& connection, BrokerRefusal kind, std::string_view message);
+
+    Broker* broker_;
+    UniqueFd listener_;
+    Limits limits_;
+    UniqueFd signals_;
+    Connections connections_;
+    uint64_t turn_ = 0;
+    bool stopping_ = false;
+};
+
+}  // namespace postern

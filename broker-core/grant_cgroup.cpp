@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "broker-core/grant_cgroup.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string_view>
+
+#include "broker-core/cgroup_file.h"
+#include "broker-core/cgroup_path.h"
+#include "broker-core/file.h"
+#include "broker-core/guard_cgroup.h"
+#include "broker-core/peer.h"
+#include "broker-core/scope_guard.h"
+
+namespace postern {
+namespace {
+
+constexpr unsigned kMostNested = 16;
+
+/// The inode number of a cgroup's folder is its id (kernfs, since Linux 5.5, on 64-bit machines).
+uint64_t id_of(const std::string& path) {
+    struct stat found {};
+    return ::lstat(path.c_str(), &found) == 0 && S_ISDIR(found.st_mode) ? found.st_ino : 0;
+}
+
+Status set_limits(const std::string& path, const std::string& parent,
+                  const std::map<std::string, std::string>& limits) {
+    for (const auto& [file, value] : limits) {
+        const std::string controller = file.substr(0, file.find('.'));
+        if (!holds_word(read_cgroup_file(parent + "/cgroup.subtree_control"), controller)) {
+            return fail(
+                "cgroup: {}: the controller {} is not enabled in {}, where the caller is, and cannot be "
+                "while there "
+                "are processes in it; start the caller in a leaf of a cgroup that limits its children, or "
+                "set the "
+                "limit on the unit that starts it",
+                file, controller, parent);
+        }
+        if (const int error = write_cgroup_file(fmt::format("{}/{}", path, file), value); error != 0)
+            return fail_errno(error, "cgroup: writing \"{}\" to {}/{}", value, path, file);
+    }
+    return {};
+}
+
+/// Folders below first; files of a cgroup go with it.
+void remove_below(const std::string& path, unsigned depth) {
+    if (depth > kMostNested) return;
+    for (const std::string& name : names_in(path)) {
+        const std::string below = path + "/" + name;
+        struct stat found {};
+        if (::lstat(below.c_str(), &found) != 0 || !S_ISDIR(found.st_mode)) continue;
+        remove_below(below, depth + 1);
+        (void)::rmdir(below.c_str());
+    }
+}
+
+}  // namespace
+
+Result<GrantCgroup> GrantCgroup::make(pid_t pid, const std::string& grant,
+                                      const std::map<std::string, std::string>& limits) {
+    POSTERN_ASSIGN(const CgroupPath parent,
+                   own_cgroup(read_cgroup_file("/proc/self/mountinfo"),
+                              read_cgroup_file(fmt::format("/proc/{}/cgroup", pid))));
+    GrantCgroup made(fmt::format("{}/postern-grant-{}", parent.folder, grant), 0, parent.depth + 1);
+    if (::mkdir(made.path_.c_str(), 0755) != 0) {
+        const int error = errno;
+        return fail_errno(error, "cgroup: making {}", made.path_);
+    }
+    ScopeGuard undo([&made] { (void)::rmdir(made.path_.c_str()); });
+    made.identity_.cgroup_id = id_of(made.path_);
+    POSTERN_TRY(set_limits(made.path_, parent.folder, limits));
+    undo.dismiss();
+    return made;
+}
+
+bool GrantCgroup::is_there() const {
+    return is_made() && id_of(path_) == identity_.cgroup_id;
+}
+
+Status GrantCgroup::take_in(int pidfd) const {
+    POSTERN_ASSIGN(const pid_t pid, pid_of(pidfd));
+    const int error = pid == 0 ? ESRCH : write_cgroup_file(path_ + "/cgroup.procs", fmt::format("{}", pid));
+    if (error != 0) return fail_errno(error, "cgroup: moving the caller, pid {}, to {}", pid, path_);
+    // While it lives, its number is nobody else's.
+    if (!has_ended(pidfd)) return {};
+    let_out();
+    return fail("cgroup: the caller ended while it was moved to {}", path_);
+}
+
+void GrantCgroup::let_out() const {
+    const std::string above = path_.substr(0, path_.rfind('/'));
+    const std::string members = read_cgroup_file(path_ + "/cgroup.procs");
+    for (size_t at = 0; at < members.size();) {
+        const size_t end = members.find('\n', at);
+        (void)write_cgroup_file(above + "/cgroup.procs", members.substr(at, end - at));
+        if (end == std::string::npos) break;
+        at = end + 1;
+    }
+}
+
+void GrantCgroup::kill() const {
+    if (is_there()) (void)write_cgroup_file(path_ + "/cgroup.kill", "1");
+}
+
+bool GrantCgroup::is_populated() const {
+    // What cannot be asked may have somebody in it.
+    const CgroupState state = is_made() ? cgroup_state(identity_.cgroup_id) : CgroupState::Gone;
+    return state == CgroupState::Populated || state == CgroupState::Unknown;
+}
+
+Status GrantCgroup::remove() const {
+    if (!is_there()) return {};
+    remove_below(path_, 0);
+    if (::rmdir(path_.c_str()) == 0 || errno == ENOENT) return {};
+    const int error = errno;
+    return fail_errno(error, "cgroup: removing {}", path_);
+}
+
+}  // namespace postern

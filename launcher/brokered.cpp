@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/brokered.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "broker-core/broker_config.h"
+#include "broker-core/pci.h"
+
+namespace postern {
+namespace {
+
+Result<std::optional<BrokerPlace>> ask(const std::string& socket, const std::string& bdf) {
+    POSTERN_ASSIGN(BrokerClient client, BrokerClient::connect(socket));
+    POSTERN_ASSIGN(const BrokerClient::Answer answer, client.ask({}));
+    if (answer.reply.refusal) return fail("{}", answer.reply.message);
+    const auto devices = answer.reply.answer.find("devices");
+    if (devices == answer.reply.answer.end() || !devices->is_array())
+        return fail("its answer has no devices");
+    for (const Json& each : *devices) {
+        if (each.is_object() && each.value("device", "") == bdf)
+            return BrokerPlace{socket, each.value("profile", "")};
+    }
+    return std::optional<BrokerPlace>();
+}
+
+}  // namespace
+
+Result<std::optional<BrokerPlace>> find_broker(const std::string& wanted, const std::string& device) {
+    if (wanted == "none" || device.empty()) return std::optional<BrokerPlace>();
+    POSTERN_ASSIGN(const std::string bdf, parse_bdf(device));
+    const bool is_named = wanted != "auto";
+    const std::string socket = is_named ? wanted : kBrokerSocket;
+    const bool must = is_named || ::geteuid() != 0;
+    auto found = ask(socket, bdf);
+    if (!found) {
+        const int errnum = found.error().errnum;
+        const bool is_absent = errnum == ENOENT || errnum == ECONNREFUSED || errnum == ENOTDIR;
+        // Without one, launchers are their own broker, and tell what they lack for that.
+        if (!is_named && is_absent) return std::optional<BrokerPlace>();
+        return propagate(std::move(found), "broker " + socket);
+    }
+    if (!*found && must) {
+        return fail("broker {}: uid {} may use no device {} of its; an administrator allows it in {}", socket,
+                    ::geteuid(), bdf, kBrokerConfig);
+    }
+    return found;
+}
+
+BrokerRequest grant_request(const Profile& profile, const std::string& bdf, std::optional<unsigned> slice,
+                            bool wait) {
+    BrokerRequest request;
+    request.op = BrokerRequest::Op::Grant;
+    request.device = bdf;
+    request.slice = slice;
+    request.profile = profile.name;
+    request.wait = wait;
+    request.cgroup = profile.sandbox.cgroup;
+    return request;
+}
+
+}  // namespace postern

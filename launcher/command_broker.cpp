@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+
+#include "broker-core/broker.h"
+#include "broker-core/broker_client.h"
+#include "broker-core/broker_config.h"
+#include "broker-core/broker_server.h"
+#include "broker-core/file.h"
+#include "broker-core/keeper.h"
+#include "broker-core/open_keeper.h"
+#include "broker-core/packet.h"
+#include "broker-core/profile_reader.h"
+#include "launcher/commands.h"
+
+namespace postern {
+namespace {
+
+struct BrokerOptions {
+    std::string config = kBrokerConfig;
+    std::string socket = kBrokerSocket;
+    std::string keeper = "auto";
+    bool check = false;
+};
+
+std::string folder_of(const std::string& path) {
+    const size_t slash = path.rfind('/');
+    return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+
+/// Everybody may enter it, and only root may write.
+Status make_folder(const std::string& folder) {
+    if (::mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST) {
+        const int error = errno;
+        return fail_errno(error, "cannot make {}", folder);
+    }
+    struct stat found {};
+    if (::stat(folder.c_str(), &found) != 0) {
+        const int error = errno;
+        return fail_errno(error, "cannot look at {}", folder);
+    }
+    if (found.st_uid != ::geteuid() || (found.st_mode & 022) != 0)
+        return fail("{}: others than root may write to it; remove it, or name another place with --socket",
+                    folder);
+    return {};
+}
+
+/// One broker a socket. The lock goes with its process, whatever way that ends.
+Result<UniqueFd> lock_folder(const std::string& folder) {
+    const std::string path = folder + "/lock";
+    UniqueFd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!file) {
+        const int error = errno;
+        return fail_errno(error, "cannot open {}", path);
+    }
+    if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) return file;
+    const int error = errno;
+    if (error == EWOULDBLOCK)
+        return fail("a broker is running already in {}; `postern broker --stop` ends it", folder);
+    return fail_errno(error, "cannot lock {}", path);
+}
+
+/// poll(2) and SCM_RIGHTS may need as many files as it is allowed to have.
+void raise_file_limit() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/// The socket of an earlier broker, if that was kept and still is what stands at the path: callers that wait
+/// in its backlog are served.
+UniqueFd kept_listener(std::vector<KeptEntry>& entries, const std::string& path) {
+    for (KeptEntry& entry : entries) {
+        if (entry.name != "listener" || entry.fds.size() != 1) continue;
+        const auto text = parse_json(entry.text);
+        struct stat now {};
+        if (text && text->is_object() && text->value("path", "") == path &&
+            ::lstat(path.c_str(), &now) == 0 && text->value("inode", uint64_t{0}) == now.st_ino) {
+            return std::move(entry.fds.front());
+        }
+    }
+    return {};
+}
+
+Result<UniqueFd> listen(Keeper& keeper, const std::string& path) {
+    POSTERN_ASSIGN(std::vector<KeptEntry> entries, keeper.take_all());
+    if (UniqueFd kept = kept_listener(entries, path)) return kept;
+    // Under the lock: what stands there is a dead one's.
+    (void)::unlink(path.c_str());
+    POSTERN_ASSIGN(UniqueFd listener, listen_at(path, 0666));
+    struct stat made {};
+    if (::lstat(path.c_str(), &made) == 0) {
+        const int fd = listener.get();
+        POSTERN_TRY(keeper.put("listener", Json{{"path", path}, {"inode", made.st_ino}}.dump(), {&fd, 1}));
+    }
+    return listener;
+}
+
+/// What is kept goes on in the program that is installed now. Only systemd can give its files back, to one
+/// that it has started itself.
+int begin_anew(const BrokerOptions& options, const Keeper& keeper) {
+    if (!keeper.survives_exec()) return 0;
+    const std::string program = program_prefix() + "/bin/postern";
+    ::execl(program.c_str(), "postern", "broker", "--config", options.config.c_str(), "--socket",
+            options.socket.c_str(), "--keeper", options.keeper.c_str(), nullptr);
+    const int error = errno;
+    return report(Error{fmt::format("broker: {}: {}", program, errno_text(error)), error}, kLaunchFailed);
+}
+
+int serve(const BrokerOptions& options) {
+    const auto log = [](const std::string& line) { tell("postern broker: {}\n", line); };
+    if (::geteuid() != 0)
+        return report(Error{"broker: owning devices and loading their guard needs root", 0}, kLaunchFailed);
+    auto config = load_broker_config(options.config);
+    if (!config) return report(config.error(), kLaunchFailed);
+    if (options.check) {
+        for (const BrokerDevice& device : *config) {
+            const auto profile = load_profile(device.profile);
+            if (!profile) return report(Error(profile.error()).within(device.name), kLaunchFailed);
+            fmt::print("{}: {} with profile {}, {} slices\n", device.name, device.bdf, profile->profile.name,
+                       profile->profile.slices);
+        }
+        return 0;
+    }
+    raise_file_limit();
+    const std::string folder = folder_of(options.socket);
+    if (auto made = make_folder(folder); !made) return report(made.error(), kLaunchFailed);
+    const auto lock = lock_folder(folder);
+    if (!lock) return report(lock.error(), kLaunchFailed);
+    auto keeper = open_keeper(options.keeper, folder);
+    if (!keeper) return report(keeper.error(), kLaunchFailed);
+    UniqueFd listener = passed_listener();
+    if (!listener) {
+        auto made = listen(**keeper, options.socket);
+        if (!made) return report(made.error(), kLaunchFailed);
+        listener = std::move(*made);
+    }
+    auto broker = Broker::create(std::move(*config), **keeper, log);
+    if (!broker) return report(broker.error(), kLaunchFailed);
+    auto server = BrokerServer::create(*broker, std::move(listener), {});
+    if (!server) return report(server.error(), kLaunchFailed);
+    log(fmt::format("serves {}; what it has is kept by {}", options.socket, (*keeper)->kind()));
+    const auto end = server->run();
+    if (!end) return report(end.error(), kLaunchFailed);
+    if (*end == BrokerServer::End::Restart) {
+        broker->leave();
+        return begin_anew(options, **keeper);
+    }
+    if (broker->has_grants()) {
+        log("ends; its grants go on, and are kept");
+        broker->leave();
+        return 0;
+    }
+    auto closed = broker->close();
+    if (Status quit = (*keeper)->quit(); !quit && closed) closed = std::move(quit);
+    if (!closed) return report(closed.error(), kLaunchFailed);
+    return 0;
+}
+
+int stop(const BrokerOptions& options, bool kill) {
+    auto client = BrokerClient::connect(options.socket);
+    if (!client) return report(std::move(client.error()).within("broker " + options.socket), kFailed);
+    BrokerRequest request;
+    request.op = BrokerRequest::Op::Stop;
+    request.kill = kill;
+    const auto answer = client->ask(request);
+    if (!answer) return report(answer.error(), kFailed);
+    if (answer->reply.refusal) return report(Error{"broker: " + answer->reply.message, 0}, kFailed);
+    return 0;
+}
+
+}  // namespace
+
+Command add_broker_command(CLI::App& app) {
+    auto options = std::make_shared<BrokerOptions>();
+    auto stops = std::make_shared<bool>(false);
+    auto kill = std::make_shared<bool>(false);
+    CLI::App* command = app.add_subcommand("broker",
+                                           "own devices and grant slices of them to callers, most of them "
+                                           "not root; may be restarted at any time");
+    command->add_option("--config", options->config, "folder with a file for each device")
+        ->type_name("DIR")
+        ->capture_default_str();
+    command->add_option("--socket", options->socket, "where callers connect, if systemd has passed no socket")
+        ->type_name("PATH")
+        ->capture_default_str();
+    command
+        ->add_option("--keeper", options->keeper,
+                     "who keeps its files while it is restarted: systemd, a process (holder), or nobody "
+                     "(none); auto is "
+                     "systemd where that started it, else a process")
+        ->type_name("WHO")
+        ->check(CLI::IsMember({"auto", "systemd", "holder", "none"}))
+        ->capture_default_str();
+    command->add_flag("--check", options->check, "read the configuration and the profiles, and end");
+    command->add_flag("--stop", *stops, "end the running broker: devices are given back, nothing is kept");
+    command->add_flag("--kill", *kill, "with --stop: and all of its clients")->needs("--stop");
+    return [options, stops, kill](const CommandLine&) {
+        return *stops ? stop(*options, *kill) : serve(*options);
+    };
+}
+
+}  // namespace postern
