@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * virtio-blk-setup: the device-wide setup program of profile virtio-blk-queue. Brings a modern virtio-blk PCI
- * device up (virtio 1.2, 3.1.1 and 4.1) with queue s in the DMA memory "ring" of slice s and its interrupt,
- * if the profile has one, on the MSI-X vector of irq "vq". A client then needs the memory and the doorbell
- * and nothing else.
+ * virtio-blk-setup: the setup and teardown program of profile virtio-blk-queue. Brings a modern virtio-blk
+ * PCI device up (virtio 1.2, 3.1.1 and 4.1) with queue s in the DMA memory "ring" of slice s and its
+ * interrupt, if the profile has one, on the MSI-X vector of irq "vq". A client then needs the memory and the
+ * doorbell and nothing else.
+ *
+ *     virtio-blk-setup                  setup.device: resets the device and sets up the queue of every slice
+ *     virtio-blk-setup --reset-slice    teardown.slice: takes the queue of the manifest's slice from its
+ *                                       client while the others go on (virtio 1.2, 2.6.1); then nothing of
+ *                                       the device refers to the slice's memory
+ *     virtio-blk-setup --enable-slice   setup.slice: sets that queue up again; does nothing if it is enabled
  *
  * postern runs it with the unguarded device fd, after it has switched on memory space and bus mastering and
  * wired the eventfds. Prints nothing unless it fails; status 0, or 1 with one line on stderr.
@@ -15,6 +21,7 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +35,14 @@
 #define WINDOW_NAME "doorbell"
 #define MEMORY_NAME "ring"
 #define IRQ_NAME "vq"
+
+/* How long the requests of a client that is gone may take to end. */
+enum { DRAIN_MICROSECONDS = 200000, DRAIN_PAUSE_MICROSECONDS = 100 };
+
+/* How long the device may take to do what it is told. */
+enum { RESET_MILLISECONDS = 2000 };
+
+enum mode { SET_UP_DEVICE, RESET_SLICE, ENABLE_SLICE };
 
 /* A structure of the device: a range of one of its BARs. */
 struct range {
@@ -140,12 +155,16 @@ static void check_command_register(const struct device* device) {
     }
 }
 
+static void pause_for(long microseconds) {
+    const struct timespec pause = {.tv_nsec = microseconds * 1000};
+    (void)nanosleep(&pause, NULL);
+}
+
 static void reset(const struct device* device) {
-    const struct timespec pause = {.tv_nsec = 1000000};
     common_write(device, VIRTIO_PCI_COMMON_STATUS, 1, 0);
     for (int milliseconds = 0; common_read(device, VIRTIO_PCI_COMMON_STATUS, 1) != 0; milliseconds++) {
-        if (milliseconds > 2000) die("the device does not come out of reset");
-        (void)nanosleep(&pause, NULL);
+        if (milliseconds > RESET_MILLISECONDS) die("the device does not come out of reset");
+        pause_for(1000);
     }
 }
 
@@ -159,7 +178,7 @@ static void advance(const struct device* device, uint32_t bit, const char* name)
 
 static void negotiate(const struct device* device) {
     const uint64_t needed = 1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_F_ACCESS_PLATFORM;
-    const uint64_t welcome = 1ULL << VIRTIO_BLK_F_MQ | 1ULL << VIRTIO_BLK_F_RO;
+    const uint64_t welcome = 1ULL << VIRTIO_BLK_F_MQ | 1ULL << VIRTIO_BLK_F_RO | 1ULL << VIRTIO_F_RING_RESET;
     uint64_t offered = 0;
     for (uint32_t half = 0; half < 2; half++) {
         common_write(device, VIRTIO_PCI_COMMON_DFSELECT, 4, half);
@@ -231,7 +250,7 @@ static void set_up_queue(const struct device* device, const struct postern_grant
     }
     char* memory = postern_map_dma(dma);
     if (!memory) die("slice %d: mapping of dma memory \"" MEMORY_NAME "\": %s", slice, strerror(errno));
-    memset(memory, 0, LAYOUT_SIZE);
+    memset(memory, 0, REQUESTS_OFFSET); /* the rings; the rest is the client's to fill */
 
     common_write(device, VIRTIO_PCI_COMMON_Q_SELECT, 2, (uint32_t)slice);
     const uint32_t largest = common_read(device, VIRTIO_PCI_COMMON_Q_SIZE, 2);
@@ -263,10 +282,111 @@ static void set_up_queue(const struct device* device, const struct postern_grant
     (void)postern_unmap(memory, dma->size);
 }
 
-int main(void) {
+static const struct postern_dma* memory_of_slice(const struct postern_grant* grant) {
+    const struct postern_dma* dma = postern_get_dma_in_slice(grant, MEMORY_NAME, grant->slice);
+    if (grant->slice == POSTERN_NO_SLICE)
+        die("the manifest names no slice; this mode is for \"setup\" and \"teardown\" of a \"slice\"");
+    if (!dma) die("slice %d: no dma memory \"" MEMORY_NAME "\" in the profile", grant->slice);
+    return dma;
+}
+
+/* Selects the slice's queue of a device that is in use, and says whether it is enabled. */
+static bool select_queue(const struct device* device, int slice) {
+    const int available = (int)common_read(device, VIRTIO_PCI_COMMON_NUMQ, 2);
+    if ((common_read(device, VIRTIO_PCI_COMMON_STATUS, 1) & VIRTIO_CONFIG_S_DRIVER_OK) == 0)
+        die("the device was not set up; the profile needs \"setup\": { \"device\": [\"virtio-blk-setup\"] }");
+    if (slice >= available) die("slice %d needs queue %d and the device has %d", slice, slice, available);
+    common_write(device, VIRTIO_PCI_COMMON_Q_SELECT, 2, (uint32_t)slice);
+    return common_read(device, VIRTIO_PCI_COMMON_Q_ENABLE, 2) == 1;
+}
+
+/*
+ * Gives the device time to end what a client left in flight. Nothing here can be trusted, for the client
+ * wrote it: it decides how long this waits, up to the bound, and nothing else. Requests that the client
+ * announced and never rang the doorbell for are not waited for longer than that either: they are not started
+ * here.
+ */
+static void drain(const struct postern_dma* dma) {
+    char* memory = dma->size < LAYOUT_SIZE ? NULL : (char*)postern_map_dma(dma);
+    const volatile struct vring_avail* avail;
+    const volatile struct vring_used* used;
+    if (!memory) return;
+    avail = (const volatile struct vring_avail*)(memory + AVAIL_OFFSET);
+    used = (const volatile struct vring_used*)(memory + USED_OFFSET);
+    for (int waited = 0; used->idx != avail->idx && waited < DRAIN_MICROSECONDS;
+         waited += DRAIN_PAUSE_MICROSECONDS) {
+        pause_for(DRAIN_PAUSE_MICROSECONDS);
+    }
+    (void)postern_unmap(memory, dma->size);
+}
+
+static void reset_slice(const struct device* device, const struct postern_grant* grant) {
+    const struct postern_dma* dma = memory_of_slice(grant);
+    common_write(device, VIRTIO_PCI_COMMON_GFSELECT, 4, VIRTIO_F_RING_RESET / 32);
+    if ((common_read(device, VIRTIO_PCI_COMMON_GF, 4) & 1U << VIRTIO_F_RING_RESET % 32) == 0 ||
+        device->common.length < VIRTIO_PCI_COMMON_Q_RESET + 2) {
+        die("slice %d: the device does not offer VIRTIO_F_RING_RESET (virtio 1.2; QEMU 7.2 or later does) "
+            "and "
+            "cannot reset one queue; only a reset of the whole device cleans it",
+            grant->slice);
+    }
+    if (!select_queue(device, grant->slice)) return;
+    drain(dma);
+    common_write(device, VIRTIO_PCI_COMMON_Q_RESET, 2, 1);
+    /* Both read 0 when the device has let go of the queue (4.1.4.3.1). */
+    for (int milliseconds = 0; common_read(device, VIRTIO_PCI_COMMON_Q_RESET, 2) != 0 ||
+                               common_read(device, VIRTIO_PCI_COMMON_Q_ENABLE, 2) != 0;
+         milliseconds++) {
+        if (milliseconds > RESET_MILLISECONDS)
+            die("slice %d: the queue does not come out of reset", grant->slice);
+        pause_for(1000);
+    }
+}
+
+static void enable_slice(const struct device* device, const struct postern_grant* grant) {
+    const struct postern_dma* dma = memory_of_slice(grant);
+    if ((common_read(device, VIRTIO_PCI_COMMON_STATUS, 1) & VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
+        die("slice %d: the device needs a reset: a client gave it a queue that makes no sense", grant->slice);
+    if (select_queue(device, grant->slice)) return;
+    set_up_queue(device, grant, dma, read_capacity(device));
+}
+
+static void set_up_device(const struct device* device, const struct postern_grant* grant) {
+    int queues = 0;
+    reset(device);
+    advance(device, VIRTIO_CONFIG_S_ACKNOWLEDGE, "ACKNOWLEDGE");
+    advance(device, VIRTIO_CONFIG_S_DRIVER, "DRIVER");
+    negotiate(device);
+
+    const uint64_t capacity = read_capacity(device);
+    const int available = (int)common_read(device, VIRTIO_PCI_COMMON_NUMQ, 2);
+    set_vector(device, VIRTIO_PCI_COMMON_MSIX, VIRTIO_MSI_NO_VECTOR, "configuration changes");
+    for (size_t i = 0; i < grant->dma_count; i++) {
+        const struct postern_dma* dma = &grant->dma[i];
+        if (strcmp(dma->name, MEMORY_NAME) != 0) continue;
+        if (dma->slice < 0) die("dma[%zu] (\"" MEMORY_NAME "\") belongs to no slice", i);
+        if (dma->slice >= available) {
+            die("slice %d needs queue %d and the device has %d queues; lower the profile's \"slices\"",
+                dma->slice, dma->slice, available);
+        }
+        set_up_queue(device, grant, dma, capacity);
+        queues++;
+    }
+    if (queues == 0) die("no dma memory \"" MEMORY_NAME "\" in the profile");
+    advance(device, VIRTIO_CONFIG_S_DRIVER_OK, "DRIVER_OK");
+}
+
+static enum mode parse_mode(int argc, char** argv) {
+    if (argc <= 1) return SET_UP_DEVICE;
+    if (argc == 2 && strcmp(argv[1], "--reset-slice") == 0) return RESET_SLICE;
+    if (argc == 2 && strcmp(argv[1], "--enable-slice") == 0) return ENABLE_SLICE;
+    die("no arguments, or one of --reset-slice and --enable-slice; not \"%s\"", argv[argc - 1]);
+}
+
+int main(int argc, char** argv) {
     char error[512];
     struct device device = {.fd = -1};
-    int queues = 0;
+    const enum mode mode = parse_mode(argc, argv);
     (void)setvbuf(stderr, NULL, _IOLBF, 0); /* a message is one write: others share the terminal */
     struct postern_grant* grant = postern_open(error, sizeof error);
     if (!grant) die("%s", error);
@@ -277,27 +397,17 @@ int main(void) {
     find_regions(&device);
     check_command_register(&device);
     find_structures(&device);
-    reset(&device);
-    advance(&device, VIRTIO_CONFIG_S_ACKNOWLEDGE, "ACKNOWLEDGE");
-    advance(&device, VIRTIO_CONFIG_S_DRIVER, "DRIVER");
-    negotiate(&device);
-
-    const uint64_t capacity = read_capacity(&device);
-    const int available = (int)common_read(&device, VIRTIO_PCI_COMMON_NUMQ, 2);
-    set_vector(&device, VIRTIO_PCI_COMMON_MSIX, VIRTIO_MSI_NO_VECTOR, "configuration changes");
-    for (size_t i = 0; i < grant->dma_count; i++) {
-        const struct postern_dma* dma = &grant->dma[i];
-        if (strcmp(dma->name, MEMORY_NAME) != 0) continue;
-        if (dma->slice < 0) die("dma[%zu] (\"" MEMORY_NAME "\") belongs to no slice", i);
-        if (dma->slice >= available) {
-            die("slice %d needs queue %d and the device has %d queues; lower the profile's \"slices\"",
-                dma->slice, dma->slice, available);
-        }
-        set_up_queue(&device, grant, dma, capacity);
-        queues++;
+    switch (mode) {
+        case SET_UP_DEVICE:
+            set_up_device(&device, grant);
+            break;
+        case RESET_SLICE:
+            reset_slice(&device, grant);
+            break;
+        case ENABLE_SLICE:
+            enable_slice(&device, grant);
+            break;
     }
-    if (queues == 0) die("no dma memory \"" MEMORY_NAME "\" in the profile");
-    advance(&device, VIRTIO_CONFIG_S_DRIVER_OK, "DRIVER_OK");
     postern_close(grant);
     return 0;
 }
