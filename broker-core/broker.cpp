@@ -75,6 +75,7 @@ Status Broker::take_up() {
     std::map<std::string, std::pair<std::optional<KeptFiles>, std::map<unsigned, KeptFiles>>> devices;
     std::vector<std::pair<std::string, KeptFiles>> grants;
     for (KeptEntry& entry : entries) {
+        if (entry.name == kListenerEntry) continue;
         auto text = parse_json(entry.text);
         const size_t slash = entry.name.find('/');
         const std::string kind = entry.name.substr(0, slash);

@@ -25,6 +25,9 @@
 
 namespace postern {
 
+/// The one entry of a keeper that is not the broker's own: the socket that callers connect.
+inline constexpr const char* kListenerEntry = "listener";
+
 /// Owns the devices of its configuration and grants slices of them to processes. Knows no sockets.
 ///
 /// All that it would need to go on after its sudden end is in the keeper before anybody can depend on it:

@@ -334,6 +334,7 @@ Status DeviceSession::begin_slice(unsigned slice) {
 }
 
 Status DeviceSession::end_slice(unsigned slice) {
+    used_.at(slice) = true;
     Status first = run_programs(plan_.teardown.slice, "teardown", slice);
     keep_first(first, wire_slice(slice, false));
     return first;
@@ -381,7 +382,7 @@ SessionFiles DeviceSession::device_files() const {
 }
 
 SessionFiles DeviceSession::slice_files(unsigned slice) const {
-    SessionFiles files{Json::object(), {}};
+    SessionFiles files{{{"used", used_.at(slice) == true}}, {}};
     for (const DmaBacking& dma : dma_.at(slice)) files.fds.push_back(dma.memfd.get());
     for (const IrqBacking& irq : irqs_.at(slice)) files.fds.push_back(irq.eventfd.get());
     return files;
@@ -425,7 +426,7 @@ Result<DeviceSession> DeviceSession::adopt(const Profile& profile, const std::st
         for (const PlannedIrq& irq : planned.irqs)
             irqs.push_back({irq.name, irq.index, irq.vector, std::move(fds[next++])});
     }
-    session.used_.assign(slices.size(), true);
+    for (const KeptFiles& slice : slices) session.used_.push_back(slice.text.value("used", true));
     if (const auto command = device.text.find("command"); command != device.text.end())
         session.command_before_ = command->get<uint16_t>();
     session.wired_ = device.text.value("wired", std::vector<uint32_t>());

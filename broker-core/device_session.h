@@ -116,7 +116,7 @@ class DeviceSession {
     UniqueFd device_;                           ///< the owner's struct file, unguarded
     std::vector<std::vector<DmaBacking>> dma_;  ///< by slice
     std::vector<std::vector<IrqBacking>> irqs_;
-    std::vector<bool> used_;  ///< by slice: somebody had its memory
+    std::vector<bool> used_;  ///< by slice: somebody has or had its memory, so that the next one gets another
     std::optional<uint16_t> command_before_;
     std::vector<uint32_t> wired_;  ///< irq indexes
     bool set_up_ = false;          ///< device-wide setup ran: teardown is due

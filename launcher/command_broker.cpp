@@ -79,7 +79,7 @@ void raise_file_limit() {
 /// in its backlog are served.
 UniqueFd kept_listener(std::vector<KeptEntry>& entries, const std::string& path) {
     for (KeptEntry& entry : entries) {
-        if (entry.name != "listener" || entry.fds.size() != 1) continue;
+        if (entry.name != kListenerEntry || entry.fds.size() != 1) continue;
         const auto text = parse_json(entry.text);
         struct stat now {};
         if (text && text->is_object() && text->value("path", "") == path &&
@@ -99,7 +99,8 @@ Result<UniqueFd> listen(Keeper& keeper, const std::string& path) {
     struct stat made {};
     if (::lstat(path.c_str(), &made) == 0) {
         const int fd = listener.get();
-        POSTERN_TRY(keeper.put("listener", Json{{"path", path}, {"inode", made.st_ino}}.dump(), {&fd, 1}));
+        POSTERN_TRY(
+            keeper.put(kListenerEntry, Json{{"path", path}, {"inode", made.st_ino}}.dump(), {&fd, 1}));
     }
     return listener;
 }
