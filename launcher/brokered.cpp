@@ -25,7 +25,20 @@ Result<std::optional<BrokerPlace>> ask(const std::string& socket, const std::str
     return std::optional<BrokerPlace>();
 }
 
+bool means_absent(const Error& error) {
+    return error.errnum == ENOENT || error.errnum == ECONNREFUSED || error.errnum == ENOTDIR;
+}
+
 }  // namespace
+
+Result<std::optional<BrokerReply>> ask_usual_broker(const BrokerRequest& request) {
+    auto client = BrokerClient::connect(kBrokerSocket);
+    if (!client && means_absent(client.error())) return std::optional<BrokerReply>();
+    auto answer =
+        client ? client->ask(request) : Result<BrokerClient::Answer>(Failure(std::move(client.error())));
+    if (!answer) return propagate(std::move(answer), fmt::format("broker {}", kBrokerSocket));
+    return std::move(answer->reply);
+}
 
 Result<std::optional<BrokerPlace>> find_broker(const std::string& wanted, const std::string& device) {
     if (wanted == "none" || device.empty()) return std::optional<BrokerPlace>();
@@ -35,10 +48,8 @@ Result<std::optional<BrokerPlace>> find_broker(const std::string& wanted, const 
     const bool must = is_named || ::geteuid() != 0;
     auto found = ask(socket, bdf);
     if (!found) {
-        const int errnum = found.error().errnum;
-        const bool is_absent = errnum == ENOENT || errnum == ECONNREFUSED || errnum == ENOTDIR;
         // Without one, launchers are their own broker, and tell what they lack for that.
-        if (!is_named && is_absent) return std::optional<BrokerPlace>();
+        if (!is_named && means_absent(found.error())) return std::optional<BrokerPlace>();
         return propagate(std::move(found), "broker " + socket);
     }
     if (!*found && must) {

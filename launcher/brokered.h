@@ -22,6 +22,9 @@ struct BrokerPlace {
 [[nodiscard]] Result<std::optional<BrokerPlace>> find_broker(const std::string& wanted,
                                                              const std::string& bdf);
 
+/// What the usual broker answers, if there is one; nullopt if there is none.
+[[nodiscard]] Result<std::optional<BrokerReply>> ask_usual_broker(const BrokerRequest& request);
+
 /// What a client on `profile` asks for.
 [[nodiscard]] BrokerRequest grant_request(const Profile& profile, const std::string& bdf,
                                           std::optional<unsigned> slice, bool wait);

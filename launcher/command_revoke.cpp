@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "broker-core/guard_cgroup.h"
 #include "broker-core/live_grant.h"
 #include "broker-core/owner_device.h"
+#include "launcher/brokered.h"
 #include "launcher/commands.h"
 #include "launcher/guard_access.h"
 
@@ -38,8 +42,26 @@ Result<std::string> reset_device(GuardPins& pins, const LiveGrant& grant) {
                        was_reset ? "was reset" : "has no way to be reset");
 }
 
+/// A grant of the broker's is the broker's to end: it owns the device. Nothing if it is not one, or there is
+/// no broker.
+Result<std::optional<std::string>> revoke_brokered(const RevokeOptions& options) {
+    BrokerRequest request;
+    request.op = BrokerRequest::Op::Revoke;
+    request.grant = options.grant;
+    request.kill = options.kill;
+    request.reset = options.reset;
+    POSTERN_ASSIGN(const auto reply, ask_usual_broker(request));
+    if (!reply) return std::optional<std::string>();
+    if (!reply->refusal) return reply->answer.value("revoked", "");
+    // root has others to look for; for everybody else there are none.
+    if (*reply->refusal == BrokerRefusal::NotFound && ::geteuid() == 0) return std::optional<std::string>();
+    return fail("{}", reply->message);
+}
+
 /// In the order of what takes most away with least: calls, mappings, the process.
 Result<std::string> revoke(const RevokeOptions& options) {
+    POSTERN_ASSIGN(auto brokered, revoke_brokered(options));
+    if (brokered) return std::move(*brokered);
     POSTERN_ASSIGN(GuardAccess guard, GuardAccess::open());
     POSTERN_ASSIGN(const LiveGrant grant, find_grant(guard, options.grant));
     size_t revoked = 0;
