@@ -334,6 +334,7 @@ TEST(SystemdKeeper, AKillWhileItCleansUpLeavesTheSame) {
             const auto broker = successor(store);
             store.obey(3);
             put(*broker, "entry", "new", {files.c.get(), files.d.get()});
+            ASSERT_TRUE(broker->manager().barrier());
         }
         const std::vector<std::string> both = store.names();
         EXPECT_EQ(both.size(), 6U);
@@ -356,6 +357,7 @@ TEST(SystemdKeeper, ANewerEntryThatLacksAFileDoesNotCount) {
         const auto broker = successor(store);
         store.obey(3);
         put(*broker, "entry", "new", {files.b.get(), files.c.get()});
+        ASSERT_TRUE(broker->manager().barrier());
         store.obey(INT_MAX);
     }
     for (const std::string lacks : {"b", "c", "none"}) {
