@@ -7,8 +7,8 @@
 
 #include "broker-core/file.h"
 #include "broker-core/json_reader.h"
+#include "broker-core/named_fd.h"
 #include "broker-core/result.h"
-#include "broker-core/unique_fd.h"
 
 namespace postern {
 
@@ -16,11 +16,6 @@ namespace postern {
 struct SandboxIdentity {
     uint64_t cgroup_id = 0;
     uint32_t cgroup_level = 0;
-};
-
-struct NamedFd {
-    std::string name;  ///< as LISTEN_FDNAMES says it
-    UniqueFd fd;
 };
 
 /// What one client gets: fds, owned, in the order in which they are passed from 3 on. Whoever holds it is the

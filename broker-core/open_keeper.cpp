@@ -1,18 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "broker-core/open_keeper.h"
 
+#include <cstdlib>
+#include <optional>
+#include <utility>
+#include <vector>
+
 #include "broker-core/holder_keeper.h"
+#include "broker-core/service_manager.h"
+#include "broker-core/systemd_keeper.h"
 
 namespace postern {
 
-Result<std::unique_ptr<Keeper>> open_keeper(const std::string& kind, const std::string& folder) {
-    if (kind == "none") return std::make_unique<NoKeeper>();
-    POSTERN_ASSIGN(auto holder, HolderKeeper::connect_or_start(folder));
-    return std::unique_ptr<Keeper>(std::move(holder));
-}
-
-UniqueFd passed_listener() {
-    return {};
+Result<ServicePlace> open_service_place(const std::string& kind, const std::string& folder) {
+    const bool has_store = std::getenv("FDSTORE") != nullptr;
+    const auto manager = std::make_shared<std::optional<ServiceManager>>();
+    POSTERN_ASSIGN(*manager, ServiceManager::from_environment());
+    POSTERN_ASSIGN(std::vector<NamedFd> passed, take_passed_fds());
+    ServicePlace place;
+    if (kind == "systemd" || (kind == "auto" && *manager && has_store)) {
+        if (!*manager) return fail("keeper systemd: systemd has not started this process ($NOTIFY_SOCKET)");
+        POSTERN_ASSIGN(auto keeper, SystemdKeeper::from_environment(std::move(**manager), passed));
+        place.notify = [told = &keeper->manager()](std::string_view text) { return told->notify(text); };
+        place.keeper = std::move(keeper);
+    } else {
+        if (kind == "none") {
+            place.keeper = std::make_unique<NoKeeper>();
+        } else {
+            POSTERN_ASSIGN(place.keeper, HolderKeeper::connect_or_start(folder));
+        }
+        auto shared = std::make_shared<std::optional<ServiceManager>>(std::move(manager));
+        place.notify = [shared](std::string_view text) {
+            return *shared ? (*shared)->notify(text) : Status();
+        };
+    }
+    if (passed.size() > 1)
+        return fail("{} sockets were passed to the broker, and it serves one: one ListenSequentialPacket=",
+                    passed.size());
+    if (!passed.empty()) place.listener = std::move(passed.front().fd);
+    return place;
 }
 
 }  // namespace postern

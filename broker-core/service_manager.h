@@ -8,16 +8,11 @@
 #include <utility>
 #include <vector>
 
+#include "broker-core/named_fd.h"
 #include "broker-core/result.h"
 #include "broker-core/unique_fd.h"
 
 namespace postern {
-
-/// An fd with the name that it was passed by.
-struct NamedFd {
-    std::string name;
-    UniqueFd fd;
-};
 
 /// What a service manager passed by the sd_listen_fds(3) convention, in its order, owned and O_CLOEXEC;
 /// nothing if the variables are missing or another process's. The variables are unset, so that a child does

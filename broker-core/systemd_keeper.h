@@ -46,6 +46,8 @@ class SystemdKeeper : public Keeper {
     /// Also removes what killed brokers left half-sent.
     [[nodiscard]] Result<std::vector<KeptEntry>> take_all() override;
     [[nodiscard]] const char* kind() const override { return "systemd"; }
+    /// It is passed to those alone whom systemd starts.
+    [[nodiscard]] bool survives_exec() const override { return false; }
 
     [[nodiscard]] const ServiceManager& manager() const { return manager_; }
 

@@ -136,24 +136,25 @@ int serve(const BrokerOptions& options) {
     if (auto made = make_folder(folder); !made) return report(made.error(), kLaunchFailed);
     const auto lock = lock_folder(folder);
     if (!lock) return report(lock.error(), kLaunchFailed);
-    auto keeper = open_keeper(options.keeper, folder);
-    if (!keeper) return report(keeper.error(), kLaunchFailed);
-    UniqueFd listener = passed_listener();
-    if (!listener) {
-        auto made = listen(**keeper, options.socket);
+    auto place = open_service_place(options.keeper, folder);
+    if (!place) return report(place.error(), kLaunchFailed);
+    Keeper& keeper = *place->keeper;
+    if (!place->listener) {
+        auto made = listen(keeper, options.socket);
         if (!made) return report(made.error(), kLaunchFailed);
-        listener = std::move(*made);
+        place->listener = std::move(*made);
     }
-    auto broker = Broker::create(std::move(*config), **keeper, log);
+    auto broker = Broker::create(std::move(*config), keeper, log);
     if (!broker) return report(broker.error(), kLaunchFailed);
-    auto server = BrokerServer::create(*broker, std::move(listener), {});
+    auto server = BrokerServer::create(*broker, std::move(place->listener), {});
     if (!server) return report(server.error(), kLaunchFailed);
-    log(fmt::format("serves {}; what it has is kept by {}", options.socket, (*keeper)->kind()));
+    log(fmt::format("serves {}; what it has is kept by {}", options.socket, keeper.kind()));
+    if (const auto told = place->notify("READY=1"); !told) log(told.error().message);
     const auto end = server->run();
     if (!end) return report(end.error(), kLaunchFailed);
     if (*end == BrokerServer::End::Restart) {
         broker->leave();
-        return begin_anew(options, **keeper);
+        return begin_anew(options, keeper);
     }
     if (broker->has_grants()) {
         log("ends; its grants go on, and are kept");
@@ -161,7 +162,7 @@ int serve(const BrokerOptions& options) {
         return 0;
     }
     auto closed = broker->close();
-    if (Status quit = (*keeper)->quit(); !quit && closed) closed = std::move(quit);
+    if (Status quit = keeper.quit(); !quit && closed) closed = std::move(quit);
     if (!closed) return report(closed.error(), kLaunchFailed);
     return 0;
 }
