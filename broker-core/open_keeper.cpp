@@ -29,9 +29,8 @@ Result<ServicePlace> open_service_place(const std::string& kind, const std::stri
         } else {
             POSTERN_ASSIGN(place.keeper, HolderKeeper::connect_or_start(folder));
         }
-        auto shared = std::make_shared<std::optional<ServiceManager>>(std::move(manager));
-        place.notify = [shared](std::string_view text) {
-            return *shared ? (*shared)->notify(text) : Status();
+        place.notify = [manager](std::string_view text) {
+            return *manager ? (*manager)->notify(text) : Status();
         };
     }
     if (passed.size() > 1)
