@@ -130,8 +130,9 @@ void Broker::take_up_device(const std::string& bdf, KeptFiles files, std::map<un
             if (number != in_order.size()) return fail("slice {} was not kept", in_order.size());
             in_order.push_back(std::move(kept));
         }
-        POSTERN_ASSIGN(DeviceSession session,
-                       DeviceSession::adopt(profile, bdf, std::move(files), std::move(in_order)));
+        POSTERN_ASSIGN(
+            DeviceSession session,
+            DeviceSession::adopt(profile, bdf, std::move(files), std::move(in_order), ProgramSignals::Wait));
         return Device{bdf, std::move(text), std::move(profile), std::move(session)};
     };
     auto device = adopt();
@@ -191,7 +192,7 @@ Status Broker::keep_grant(const HeldGrant& held) {
         {"device", held.device},   {"slice", held.slice},    {"state", held.preparing ? "preparing" : "live"},
         {"uid", held.caller.uid},  {"gid", held.caller.gid}, {"pid", held.pid},
         {"command", held.command}, {"since", held.since}};
-    if (held.cgroup.is_made()) {
+    if (held.cgroup.has_place()) {
         text["cgroup"] = held.cgroup.path();
         text["cgroup_id"] = held.cgroup.identity().cgroup_id;
         text["level"] = held.cgroup.identity().cgroup_level;
@@ -231,7 +232,8 @@ Result<Broker::Device*> Broker::open_device(const BrokerDevice& config) {
         auto bound = bind_device(config.bdf);
         if (!bound) return propagate(std::move(bound));
     }
-    POSTERN_ASSIGN(DeviceSession session, DeviceSession::open(loaded.profile, config.bdf));
+    POSTERN_ASSIGN(DeviceSession session,
+                   DeviceSession::open(loaded.profile, config.bdf, ProgramSignals::Wait));
     Device device{config.bdf, profile_text(loaded), std::move(loaded.profile), std::move(session)};
     if (auto kept = keep_device(device); !kept) {
         (void)close_device(device);
@@ -358,9 +360,10 @@ Status Broker::prepare(HeldGrant& held, Device& device, const BrokerRequest& req
     POSTERN_TRY(device.session.begin_slice(held.slice));
     POSTERN_TRY(keep_slice(device, held.slice));
     if (!held.cgroup.is_there()) {
-        POSTERN_ASSIGN(held.cgroup, GrantCgroup::make(held.pid, held.id, request.cgroup));
-        // Before anybody is in it: whoever is, has to be found.
+        POSTERN_ASSIGN(held.cgroup, GrantCgroup::place(held.pid, held.id));
+        // Before it is made: what is there has to be found.
         POSTERN_TRY(keep_grant(held));
+        POSTERN_TRY(held.cgroup.make(request.cgroup));
     }
     const SandboxIdentity& sandbox = held.cgroup.identity();
     POSTERN_TRY(guard_->add_sandbox(sandbox.cgroup_id, sandbox.cgroup_level));
@@ -411,7 +414,7 @@ Result<bool> Broker::end(HeldGrant& held) {
     if (const auto device = devices_.find(held.device); device != devices_.end()) {
         POSTERN_TRY(device->second.session.end_slice(held.slice));
     }
-    if (held.cgroup.is_made()) {
+    if (held.cgroup.has_place()) {
         POSTERN_TRY(guard_->remove_sandbox(held.cgroup.identity().cgroup_id));
         POSTERN_TRY(held.cgroup.remove());
     }

@@ -118,7 +118,8 @@ void keep_first(Status& first, Status&& next) {
 
 }  // namespace
 
-Result<DeviceSession> DeviceSession::open(const Profile& profile, const std::string& bdf) {
+Result<DeviceSession> DeviceSession::open(const Profile& profile, const std::string& bdf,
+                                          ProgramSignals signals) {
     POSTERN_ASSIGN(const PciDevice pci, read_pci_device(bdf));
     // All that can be refused is refused before anything is opened.
     POSTERN_ASSIGN(const DevicePlan forecast, plan_device(profile, forecast_device_info(pci)));
@@ -132,6 +133,7 @@ Result<DeviceSession> DeviceSession::open(const Profile& profile, const std::str
         }
     }
     DeviceSession session;
+    session.signals_ = signals;
     session.id_ = random_id();
     if (auto owned = session.own(pci, profile); !owned) {
         (void)session.close();
@@ -175,7 +177,7 @@ Status DeviceSession::own(const PciDevice& pci, const Profile& profile) {
         dma_.emplace_back();
         POSTERN_TRY(here(map_dma(slice)));
     }
-    used_.assign(plan_.slices.size(), false);
+    states_.assign(plan_.slices.size(), SliceState::Fresh);
     POSTERN_TRY(here(wire_irqs()));
     set_up_ = true;
     return run_programs(plan_.setup.device, "setup", std::nullopt);
@@ -243,7 +245,8 @@ Status DeviceSession::run_programs(const std::vector<ProgramLine>& programs, con
         // One each: a file offset is shared by all who get the same description.
         POSTERN_ASSIGN(const UniqueFd manifest, sealed_memfd("postern-manifest", text));
         fds[0].second = manifest.get();
-        if (auto ran = run_program(line, plan_.folder, fds); !ran) return propagate(std::move(ran), what);
+        if (auto ran = run_program(line, plan_.folder, fds, nullptr, signals_); !ran)
+            return propagate(std::move(ran), what);
     }
     return {};
 }
@@ -328,15 +331,18 @@ Status DeviceSession::add_slice(Grant& grant, Guard* guard, const SandboxIdentit
 }
 
 Status DeviceSession::begin_slice(unsigned slice) {
-    if (used_.at(slice)) POSTERN_TRY(renew_slice(slice));
-    used_[slice] = true;
+    // A launch, or a broker, that came to its end in between.
+    if (states_.at(slice) == SliceState::Used) POSTERN_TRY(end_slice(slice));
+    if (states_[slice] == SliceState::TornDown) POSTERN_TRY(renew_slice(slice));
+    states_[slice] = SliceState::Used;
     return run_programs(plan_.setup.slice, "setup", slice);
 }
 
 Status DeviceSession::end_slice(unsigned slice) {
-    used_.at(slice) = true;
     Status first = run_programs(plan_.teardown.slice, "teardown", slice);
     keep_first(first, wire_slice(slice, false));
+    // One that could not be torn down is tried again before it is anybody's.
+    states_.at(slice) = first ? SliceState::TornDown : SliceState::Used;
     return first;
 }
 
@@ -382,14 +388,14 @@ SessionFiles DeviceSession::device_files() const {
 }
 
 SessionFiles DeviceSession::slice_files(unsigned slice) const {
-    SessionFiles files{{{"used", used_.at(slice) == true}}, {}};
+    SessionFiles files{{{"used", states_.at(slice) != SliceState::Fresh}}, {}};
     for (const DmaBacking& dma : dma_.at(slice)) files.fds.push_back(dma.memfd.get());
     for (const IrqBacking& irq : irqs_.at(slice)) files.fds.push_back(irq.eventfd.get());
     return files;
 }
 
 Result<DeviceSession> DeviceSession::adopt(const Profile& profile, const std::string& bdf, KeptFiles device,
-                                           std::vector<KeptFiles> slices) {
+                                           std::vector<KeptFiles> slices, ProgramSignals signals) {
     const std::string context = "device " + bdf;
     if (device.fds.size() != 3)
         return fail("{}: {} kept files, and 3 are needed to take it up", context, device.fds.size());
@@ -397,6 +403,7 @@ Result<DeviceSession> DeviceSession::adopt(const Profile& profile, const std::st
     DeviceSession session;
     // Whatever fails below: the device is whole, and whoever keeps its files may try again.
     ScopeGuard leave([&session] { session.leave(); });
+    session.signals_ = signals;
     session.id_ = device.text.value("id", random_id());
     session.container_ = std::move(device.fds[0]);
     session.group_ = std::move(device.fds[1]);
@@ -426,7 +433,8 @@ Result<DeviceSession> DeviceSession::adopt(const Profile& profile, const std::st
         for (const PlannedIrq& irq : planned.irqs)
             irqs.push_back({irq.name, irq.index, irq.vector, std::move(fds[next++])});
     }
-    for (const KeptFiles& slice : slices) session.used_.push_back(slice.text.value("used", true));
+    for (const KeptFiles& slice : slices)
+        session.states_.push_back(slice.text.value("used", true) ? SliceState::Used : SliceState::Fresh);
     if (const auto command = device.text.find("command"); command != device.text.end())
         session.command_before_ = command->get<uint16_t>();
     session.wired_ = device.text.value("wired", std::vector<uint32_t>());

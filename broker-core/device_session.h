@@ -51,13 +51,15 @@ class DeviceSession {
   public:
     /// Owns the device at `bdf` and prepares it for all slices of `profile`, device-wide setup included. On
     /// an error nothing is left.
-    [[nodiscard]] static Result<DeviceSession> open(const Profile& profile, const std::string& bdf);
+    [[nodiscard]] static Result<DeviceSession> open(const Profile& profile, const std::string& bdf,
+                                                    ProgramSignals signals = ProgramSignals::End);
 
     /// Takes up what another process owned: `device` of device_files(), and slice_files() of every slice. The
     /// setup programs have run already. An error, such as a profile that the device was not set up for,
     /// leaves the device to whoever else has its files.
     [[nodiscard]] static Result<DeviceSession> adopt(const Profile& profile, const std::string& bdf,
-                                                     KeptFiles device, std::vector<KeptFiles> slices);
+                                                     KeptFiles device, std::vector<KeptFiles> slices,
+                                                     ProgramSignals signals);
     [[nodiscard]] SessionFiles device_files() const;
     [[nodiscard]] SessionFiles slice_files(unsigned slice) const;
     /// Forgets the device without touching it: somebody else has its files.
@@ -116,10 +118,16 @@ class DeviceSession {
     UniqueFd device_;                           ///< the owner's struct file, unguarded
     std::vector<std::vector<DmaBacking>> dma_;  ///< by slice
     std::vector<std::vector<IrqBacking>> irqs_;
-    std::vector<bool> used_;  ///< by slice: somebody has or had its memory, so that the next one gets another
+    enum class SliceState {
+        Fresh,    ///< as the device-wide setup left it; nobody had its memory
+        Used,     ///< made ready for a client
+        TornDown  ///< the client is gone; its memory is not the next one's
+    };
+    std::vector<SliceState> states_;  ///< by slice
     std::optional<uint16_t> command_before_;
     std::vector<uint32_t> wired_;  ///< irq indexes
-    bool set_up_ = false;          ///< device-wide setup ran: teardown is due
+    ProgramSignals signals_ = ProgramSignals::End;
+    bool set_up_ = false;  ///< device-wide setup ran: teardown is due
 };
 
 }  // namespace postern

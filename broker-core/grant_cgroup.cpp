@@ -12,7 +12,6 @@
 #include "broker-core/file.h"
 #include "broker-core/guard_cgroup.h"
 #include "broker-core/peer.h"
-#include "broker-core/scope_guard.h"
 
 namespace postern {
 namespace {
@@ -58,25 +57,27 @@ void remove_below(const std::string& path, unsigned depth) {
 
 }  // namespace
 
-Result<GrantCgroup> GrantCgroup::make(pid_t pid, const std::string& grant,
-                                      const std::map<std::string, std::string>& limits) {
+GrantCgroup::GrantCgroup(std::string path, uint64_t id, uint32_t level)
+    : path_(std::move(path)), identity_{id != 0 ? id : id_of(path_), level} {}
+
+Result<GrantCgroup> GrantCgroup::place(pid_t pid, const std::string& grant) {
     POSTERN_ASSIGN(const CgroupPath parent,
                    own_cgroup(read_cgroup_file("/proc/self/mountinfo"),
                               read_cgroup_file(fmt::format("/proc/{}/cgroup", pid))));
-    GrantCgroup made(fmt::format("{}/postern-grant-{}", parent.folder, grant), 0, parent.depth + 1);
-    if (::mkdir(made.path_.c_str(), 0755) != 0) {
+    return GrantCgroup(fmt::format("{}/postern-grant-{}", parent.folder, grant), 0, parent.depth + 1);
+}
+
+Status GrantCgroup::make(const std::map<std::string, std::string>& limits) {
+    if (::mkdir(path_.c_str(), 0755) != 0 && errno != EEXIST) {
         const int error = errno;
-        return fail_errno(error, "cgroup: making {}", made.path_);
+        return fail_errno(error, "cgroup: making {}", path_);
     }
-    ScopeGuard undo([&made] { (void)::rmdir(made.path_.c_str()); });
-    made.identity_.cgroup_id = id_of(made.path_);
-    POSTERN_TRY(set_limits(made.path_, parent.folder, limits));
-    undo.dismiss();
-    return made;
+    identity_.cgroup_id = id_of(path_);
+    return set_limits(path_, path_.substr(0, path_.rfind('/')), limits);
 }
 
 bool GrantCgroup::is_there() const {
-    return is_made() && id_of(path_) == identity_.cgroup_id;
+    return identity_.cgroup_id != 0 && id_of(path_) == identity_.cgroup_id;
 }
 
 Status GrantCgroup::take_in(int pidfd) const {
@@ -106,7 +107,8 @@ void GrantCgroup::kill() const {
 
 bool GrantCgroup::is_populated() const {
     // What cannot be asked may have somebody in it.
-    const CgroupState state = is_made() ? cgroup_state(identity_.cgroup_id) : CgroupState::Gone;
+    const CgroupState state =
+        identity_.cgroup_id != 0 ? cgroup_state(identity_.cgroup_id) : CgroupState::Gone;
     return state == CgroupState::Populated || state == CgroupState::Unknown;
 }
 

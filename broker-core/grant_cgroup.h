@@ -20,15 +20,16 @@ class GrantCgroup {
   public:
     GrantCgroup() = default;
 
-    /// Makes `postern-grant-<grant>` below the cgroup that `pid` is in. `limits`: file → value; the
-    /// controllers must be enabled there already, for a cgroup with processes in it cannot enable any.
-    [[nodiscard]] static Result<GrantCgroup> make(pid_t pid, const std::string& grant,
-                                                  const std::map<std::string, std::string>& limits);
-    /// One that was made before; whether it still is there is for is_there() to say.
-    GrantCgroup(std::string path, uint64_t id, uint32_t level)
-        : path_(std::move(path)), identity_{id, level} {}
+    /// Where `postern-grant-<grant>` is to be made, below the cgroup that `pid` is in. The name is that of no
+    /// other.
+    [[nodiscard]] static Result<GrantCgroup> place(pid_t pid, const std::string& grant);
+    /// Makes it there, if a process that is gone has not done so. `limits`: file → value; the controllers
+    /// must be enabled above already, for a cgroup with processes in it cannot enable any.
+    [[nodiscard]] Status make(const std::map<std::string, std::string>& limits);
+    /// One that was placed before, and may have been made. `id` 0: it is not known.
+    GrantCgroup(std::string path, uint64_t id, uint32_t level);
 
-    [[nodiscard]] bool is_made() const { return !path_.empty(); }
+    [[nodiscard]] bool has_place() const { return !path_.empty(); }
     [[nodiscard]] const std::string& path() const { return path_; }
     [[nodiscard]] const SandboxIdentity& identity() const { return identity_; }
     [[nodiscard]] bool is_there() const;

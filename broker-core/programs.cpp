@@ -143,7 +143,7 @@ Result<std::string> find_program(const std::string& name, const std::string& fol
 }
 
 Status run_program(const ProgramLine& line, const std::string& folder, const BorrowedFds& fds,
-                   std::string* output_text) {
+                   std::string* output_text, ProgramSignals on_signals) {
     const std::string context = fmt::format("program {}", line[0]);
     POSTERN_ASSIGN(const std::string file, find_program(line[0], folder));
 
@@ -199,7 +199,8 @@ Status run_program(const ProgramLine& line, const std::string& folder, const Bor
     sigset_t ending;
     ::sigemptyset(&ending);
     for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::sigaddset(&ending, signal);
-    const UniqueFd signals(::signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK));
+    const UniqueFd signals(
+        on_signals == ProgramSignals::End ? ::signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK) : -1);
 
     const pid_t pid = ::fork();
     if (pid < 0) {

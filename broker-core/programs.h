@@ -18,11 +18,16 @@ using BorrowedFds = std::vector<std::pair<std::string, int>>;
 /// PATH.
 [[nodiscard]] Result<std::string> find_program(const std::string& name, const std::string& folder);
 
+/// What SIGINT, SIGTERM, SIGHUP and SIGQUIT do that are blocked and arrive while a program runs.
+enum class ProgramSignals {
+    End,   ///< they end it, and are taken: that is the error
+    Wait,  ///< they wait, for a service that ends in order
+};
+
 /// Runs `line` in `folder` with `fds` passed by the sd_listen_fds(3) convention, and waits. What it prints,
 /// on stdout too, goes to stderr, or to `output` where that is given; an exit status other than 0 is an error
-/// with its last line. It dies with the caller; if SIGINT, SIGTERM, SIGHUP or SIGQUIT is blocked and arrives
-/// meanwhile, it is killed and that is the error.
+/// with its last line. It dies with the caller.
 [[nodiscard]] Status run_program(const ProgramLine& line, const std::string& folder, const BorrowedFds& fds,
-                                 std::string* output = nullptr);
+                                 std::string* output = nullptr, ProgramSignals signals = ProgramSignals::End);
 
 }  // namespace postern
