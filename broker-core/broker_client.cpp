@@ -3,13 +3,10 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
 #include <ctime>
-#include <span>
 
 #include "broker-core/packet.h"
 
@@ -60,21 +57,17 @@ Result<BrokerClient> BrokerClient::connect(const std::string& path) {
     POSTERN_ASSIGN(UniqueFd socket, connect_to(path));
     POSTERN_ASSIGN(const Answer greeting, receive(socket.get(), {}));
     if (greeting.reply.refusal) return fail("{}", greeting.reply.message);
-    return BrokerClient(std::move(socket));
+    const auto nonce = greeting.reply.answer.find("nonce");
+    if (nonce == greeting.reply.answer.end() || !nonce->is_string())
+        return fail("its greeting has no nonce; is it a broker's?");
+    return BrokerClient(std::move(socket), nonce->get<std::string>());
 }
 
 Result<BrokerClient::Answer> BrokerClient::ask(const BrokerRequest& request,
                                                const std::function<bool()>& give_up) {
-    UniqueFd self;
-    if (request.op == BrokerRequest::Op::Grant) {
-        self = UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
-        if (!self) {
-            const int error = errno;
-            return fail_errno(error, "pidfd_open");
-        }
-    }
-    const int fd = self.get();
-    auto sent = send_packet(socket_.get(), write_broker_request(request), std::span(&fd, self ? 1 : 0));
+    BrokerRequest asked = request;
+    asked.nonce = nonce_;
+    auto sent = send_packet(socket_.get(), write_broker_request(asked), {});
     if (!sent) {
         // It may have said why before it closed.
         if (!means_gone(sent.error().errnum)) return propagate(std::move(sent));

@@ -22,14 +22,16 @@ class BrokerClient {
         BrokerReply reply;
         std::vector<UniqueFd> fds;
     };
-    /// Asks and waits. With a grant goes the caller's own pidfd. `give_up` is asked every now and then; true
-    /// makes it an error with errnum EINTR. An errnum of ECONNRESET means that the broker is gone.
+    /// Asks and waits. A grant is for this process, which must be the one that connected. `give_up` is asked
+    /// every now and then; true makes it an error with errnum EINTR. An errnum of ECONNRESET means that the
+    /// broker is gone.
     [[nodiscard]] Result<Answer> ask(const BrokerRequest& request, const std::function<bool()>& give_up = {});
 
   private:
-    explicit BrokerClient(UniqueFd socket) : socket_(std::move(socket)) {}
+    BrokerClient(UniqueFd socket, std::string nonce) : socket_(std::move(socket)), nonce_(std::move(nonce)) {}
 
     UniqueFd socket_;
+    std::string nonce_;  ///< of the greeting
 };
 
 /// What the broker gave to this process, which is in the grant's cgroup by now.

@@ -41,11 +41,18 @@ void read_grant(ObjectReader& reader, BrokerRequest& request) {
         request.slice = static_cast<unsigned>(reader.integer_in("slice", 0, 4095, 0));
     request.profile = reader.string("profile");
     request.wait = reader.boolean("wait", false);
+    request.nonce = reader.string("nonce", true);
     read_limits(reader, request);
 }
 
+Failure one_line(const Error& error) {
+    return Failure(Error{postern::one_line(error.message), error.errnum});
+}
+
 Result<Json> parse_versioned(std::string_view text) {
-    POSTERN_ASSIGN(Json document, parse_json(text));
+    auto parsed = parse_json(text);
+    if (!parsed) return one_line(parsed.error());
+    Json document = std::move(*parsed);
     if (!document.is_object()) return fail("the message must be an object, and is {}", json_type(document));
     const auto version = document.find("postern");
     if (version == document.end())
@@ -56,6 +63,22 @@ Result<Json> parse_versioned(std::string_view text) {
 }
 
 }  // namespace
+
+std::string one_line(std::string_view text) {
+    constexpr std::string_view kMore = "…";
+    std::string line(text.substr(0, kMaxQuoted));
+    if (text.size() > kMaxQuoted) {
+        line.resize(kMaxQuoted - kMore.size());
+        // Not in the middle of a character of UTF-8.
+        while (!line.empty() && (static_cast<unsigned char>(line.back()) & 0xc0) == 0x80) line.pop_back();
+        if (!line.empty() && static_cast<unsigned char>(line.back()) >= 0xc0) line.pop_back();
+        line += kMore;
+    }
+    std::replace_if(
+        line.begin(), line.end(),
+        [](char letter) { return static_cast<unsigned char>(letter) < 0x20 || letter == 0x7f; }, '?');
+    return line;
+}
 
 Result<BrokerRequest> read_broker_request(std::string_view text) {
     POSTERN_ASSIGN(const Json document, parse_versioned(text));
@@ -68,7 +91,7 @@ Result<BrokerRequest> read_broker_request(std::string_view text) {
     if (!reader.failed() && found == kOps.end())
         reader.set_error("op",
                          fmt::format("there is no \"{}\"; did you mean \"{}\"?", op, nearest(op, kOps)));
-    if (reader.failed()) return Failure(*reading.error);
+    if (reader.failed()) return one_line(*reading.error);
     request.op = static_cast<BrokerRequest::Op>(found - kOps.begin());
     switch (request.op) {
         case BrokerRequest::Op::Grant:
@@ -87,31 +110,35 @@ Result<BrokerRequest> read_broker_request(std::string_view text) {
             break;
     }
     reader.finish();
-    if (reading.error) return Failure(*reading.error);
+    if (reading.error) return one_line(*reading.error);
     return request;
 }
 
 std::string write_broker_request(const BrokerRequest& request) {
     Json document{{"postern", kBrokerProtocol}, {"op", kOps[static_cast<size_t>(request.op)]}};
-    if (!request.device.empty()) document["device"] = request.device;
+    if (request.op == BrokerRequest::Op::Grant) {
+        document["device"] = request.device;
+        document["nonce"] = request.nonce;
+    }
+    if (request.op == BrokerRequest::Op::Revoke) document["grant"] = request.grant;
     if (request.slice) document["slice"] = *request.slice;
     if (!request.profile.empty()) document["profile"] = request.profile;
     if (request.wait) document["wait"] = true;
     if (!request.cgroup.empty()) document["cgroup"] = request.cgroup;
-    if (!request.grant.empty()) document["grant"] = request.grant;
     if (request.kill) document["kill"] = true;
     if (request.reset) document["reset"] = true;
-    return document.dump();
+    // A command line need not be UTF-8.
+    return document.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-std::string broker_greeting() {
-    return Json{{"postern", kBrokerProtocol}, {"broker", POSTERN_VERSION}}.dump();
+std::string broker_greeting(std::string_view nonce) {
+    return Json{{"postern", kBrokerProtocol}, {"broker", POSTERN_VERSION}, {"nonce", nonce}}.dump();
 }
 
 std::string broker_refusal(BrokerRefusal kind, std::string_view message) {
     // A message may quote what a caller sent, which need not be UTF-8.
     return Json{{"postern", kBrokerProtocol},
-                {"error", {{"kind", kRefusals[static_cast<size_t>(kind)]}, {"message", message}}}}
+                {"error", {{"kind", kRefusals[static_cast<size_t>(kind)]}, {"message", one_line(message)}}}}
         .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -132,7 +159,7 @@ Result<BrokerReply> read_broker_reply(std::string_view text) {
         const auto* const found = std::find(kRefusals.begin(), kRefusals.end(), kind->get<std::string>());
         reply.refusal = found == kRefusals.end() ? BrokerRefusal::Failed
                                                  : static_cast<BrokerRefusal>(found - kRefusals.begin());
-        reply.message = message->get<std::string>();
+        reply.message = one_line(message->get_ref<const std::string&>());
     }
     reply.answer = std::move(document);
     return reply;

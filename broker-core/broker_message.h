@@ -30,7 +30,13 @@ struct BrokerRequest {
     std::string grant;                          ///< Revoke
     bool kill = false;                          ///< Revoke, Stop
     bool reset = false;                         ///< Revoke
+    std::string nonce;                          ///< Grant: of the greeting
 };
+
+/// What may quote somebody else, as one line that a terminal can show: control characters are question marks,
+/// and of a long text only the beginning is there.
+[[nodiscard]] std::string one_line(std::string_view text);
+inline constexpr size_t kMaxQuoted = 512;
 
 /// Reads a request. Whatever the text is, the answer is a request or one line of what is wrong with it.
 [[nodiscard]] Result<BrokerRequest> read_broker_request(std::string_view text);
@@ -39,7 +45,8 @@ struct BrokerRequest {
 /// Why the broker says no, for programs.
 enum class BrokerRefusal { BadRequest, Denied, Busy, NotFound, Failed };
 
-[[nodiscard]] std::string broker_greeting();
+/// `nonce`: what a grant must be asked for with. Whoever knows it sent its message after the greeting.
+[[nodiscard]] std::string broker_greeting(std::string_view nonce);
 [[nodiscard]] std::string broker_refusal(BrokerRefusal kind, std::string_view message);
 [[nodiscard]] std::string broker_answer(Json answer);
 

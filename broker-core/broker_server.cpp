@@ -1,26 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "broker-core/broker_server.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <map>
 #include <span>
+#include <tuple>
 #include <utility>
+
+#include "broker-core/file.h"
 
 namespace postern {
 namespace {
 
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
+constexpr unsigned kMostAccepted = 256;  ///< a turn
 
 /// A socket that is full is one whose owner does not read: nobody waits for it.
 bool send_now(int socket, const std::string& text, std::span<const int> fds) {
     return send_packet(socket, text, fds, MSG_DONTWAIT).has_value();
 }
+
+/// While it lives the kernel lets go of other people's files without waiting for long. The last user of a
+/// file waits for its end in its place, be it one who refused to receive it: for as long as SO_LINGER says at
+/// a TCP socket. A signal ends such a wait, and one that came before the wait would not, so they go on
+/// coming.
+class Unhindered {
+  public:
+    Unhindered() { set(kMostWait); }
+    Unhindered(const Unhindered&) = delete;
+    Unhindered& operator=(const Unhindered&) = delete;
+    ~Unhindered() { set(0); }
+
+  private:
+    static constexpr suseconds_t kMostWait = 2000;
+    static void set(suseconds_t microseconds) {
+        const itimerval every{{0, microseconds}, {0, microseconds}};
+        (void)::setitimer(ITIMER_REAL, &every, nullptr);
+    }
+};
 
 }  // namespace
 
@@ -35,6 +60,16 @@ Result<BrokerServer> BrokerServer::create(Broker& broker, UniqueFd listener, Lim
         return fail_errno(error, "signalfd");
     }
     ::pthread_sigmask(SIG_BLOCK, &mask, nullptr);
+    struct sigaction nothing {};
+    nothing.sa_handler = [](int) {};
+    ::sigemptyset(&nothing.sa_mask);
+    ::sigaction(SIGALRM, &nothing, nullptr);
+    // accept(2) is repeated until nobody is there.
+    const int flags = ::fcntl(server.listener_.get(), F_GETFL);
+    if (flags < 0 || ::fcntl(server.listener_.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
+        const int error = errno;
+        return fail_errno(error, "the listening socket: fcntl");
+    }
     return server;
 }
 
@@ -70,7 +105,6 @@ Result<BrokerServer::End> BrokerServer::run() {
             if (::read(signals_.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info))
                 return info.ssi_signo == SIGHUP ? End::Restart : End::Asked;
         }
-        if (polled[1].revents != 0) accept_one();
         for (size_t i = 0; i < in_order.size(); ++i) {
             const short events = polled[first + i].revents;
             if (events == 0) continue;
@@ -81,7 +115,8 @@ Result<BrokerServer::End> BrokerServer::run() {
                 connection.closed = true;
             }
         }
-        connections_.remove_if([](const Connection& each) { return each.closed; });
+        sweep();
+        if (polled[1].revents != 0) accept_some();
     }
 }
 
@@ -94,16 +129,28 @@ size_t BrokerServer::count_of(uid_t uid) const {
                       [&](const Connection& each) { return !each.closed && each.peer.caller.uid == uid; }));
 }
 
-void BrokerServer::accept_one() {
+/// Many a turn: those who only knock must not keep the others out.
+void BrokerServer::accept_some() {
+    for (unsigned i = 0; i < kMostAccepted; ++i) {
+        if (!accept_one()) return;
+    }
+}
+
+/// False if nobody is there.
+bool BrokerServer::accept_one() {
+    const Unhindered unhindered;  // for those that are turned away: what they sent goes with them
     UniqueFd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket) {
         // Somebody gave up; or files are short, and then the oldest idle connection is the price.
-        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) make_room();
-        return;
+        const int error = errno;
+        if (error != EMFILE && error != ENFILE && error != ENOBUFS && error != ENOMEM) return false;
+        make_room();
+        sweep();
+        return false;
     }
     const int on = 1;
     auto peer = read_peer(socket.get());
-    if (!peer || ::setsockopt(socket.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0) return;
+    if (!peer || ::setsockopt(socket.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0) return true;
     const uid_t uid = peer->caller.uid;
     if (count_of(uid) >= limits_.per_user) {
         (void)send_now(
@@ -113,40 +160,52 @@ void BrokerServer::accept_one() {
                                        "close one",
                                        uid, limits_.per_user)),
             {});
-        return;
+        return true;
     }
-    if (connections_.size() >= limits_.connections) make_room();
+    if (connections_.size() >= limits_.connections) {
+        make_room();
+        sweep();
+    }
     Connection& made = connections_.emplace_back();
     made.socket = std::move(socket);
     made.peer = std::move(*peer);
+    // Whose number it is by now is known once it has sent back the nonce (check_sender).
+    if (made.peer.pid > 0) made.pidfd = pidfd_of(made.peer.pid).value_or(UniqueFd());
+    made.nonce = random_id();
     made.last_used = ++turn_;
-    send(made, broker_greeting());
+    send(made, broker_greeting(made.nonce));
+    return true;
 }
 
-/// The user with the most connections loses the one that has been idle for longest.
+/// The user with the most connections loses one: of those that wait for nothing the one that was quiet for
+/// longest, and else the one that began to wait last.
 void BrokerServer::make_room() {
     std::map<uid_t, size_t> counts;
     for (const Connection& each : connections_) {
         if (!each.closed) ++counts[each.peer.caller.uid];
     }
-    Connection* victim = nullptr;
     const auto weight = [&](const Connection& each) {
-        // Of those who wait the latest goes first; of others the one that was quiet for longest, and before
-        // those.
-        return std::make_pair(each.waiting || each.stopping ? 0U : 1U, counts[each.peer.caller.uid]);
+        const bool waits = each.waiting || each.stopping;
+        return std::make_tuple(counts[each.peer.caller.uid], !waits,
+                               waits ? each.last_used : UINT64_MAX - each.last_used);
     };
+    Connection* victim = nullptr;
     for (Connection& each : connections_) {
-        if (each.closed) continue;
-        if (victim == nullptr || weight(each) > weight(*victim) ||
-            (weight(each) == weight(*victim) && each.last_used < victim->last_used)) {
-            victim = &each;
-        }
+        if (!each.closed && (victim == nullptr || weight(each) > weight(*victim))) victim = &each;
     }
     if (victim == nullptr) return;
     (void)send_now(
         victim->socket.get(),
         broker_refusal(BrokerRefusal::Busy, "the broker has too many connections; try again later"), {});
     victim->closed = true;
+}
+
+void BrokerServer::sweep() {
+    const bool any = std::any_of(connections_.begin(), connections_.end(),
+                                 [](const Connection& each) { return each.closed; });
+    if (!any) return;
+    const Unhindered unhindered;
+    connections_.remove_if([](const Connection& each) { return each.closed; });
 }
 
 void BrokerServer::send(Connection& connection, const std::string& text, std::span<const int> fds) {
@@ -162,7 +221,11 @@ void BrokerServer::refuse(Connection& connection, BrokerRefusal kind, std::strin
 
 void BrokerServer::serve(Connection& connection) {
     connection.last_used = ++turn_;
-    auto packet = receive_packet(connection.socket.get(), kMaxBrokerRequest, 1, MSG_DONTWAIT);
+    const auto packet = [&] {
+        const Unhindered unhindered;
+        // Nothing is asked for with files.
+        return receive_packet(connection.socket.get(), kMaxBrokerRequest, 0, MSG_DONTWAIT);
+    }();
     if (!packet) {
         if (packet.error().errnum == EAGAIN) return;
         refuse(connection, BrokerRefusal::BadRequest, packet.error().message);
@@ -173,43 +236,39 @@ void BrokerServer::serve(Connection& connection) {
         connection.closed = true;
         return;
     }
-    auto request = read_broker_request(packet->text);
+    const auto request = read_broker_request(packet->text);
     if (!request) {
         refuse(connection, BrokerRefusal::BadRequest, request.error().message);
         connection.closed = true;
         return;
     }
-    UniqueFd pidfd;
     if (request->op == BrokerRequest::Op::Grant) {
-        // Who sent this message must be who is granted: the kernel says the sender's pid, and a pidfd that
-        // was opened before it was sent and has that pid now can be no other process's.
-        const Status sender = [&]() -> Status {
-            if (packet->fds.size() != 1)
-                return fail("a grant is asked for with one file, the caller's own pidfd");
-            POSTERN_ASSIGN(const pid_t pid, pid_of(packet->fds.front().get()));
-            if (!packet->sender || packet->sender->pid == 0 || packet->sender->pid != pid)
-                return fail(
-                    "the pidfd must be the sender's own, and be sent after the greeting was received");
-            if (packet->sender->uid != connection.peer.caller.uid)
-                return fail("the connection is of uid {}, and its sender of uid {}",
-                            connection.peer.caller.uid, packet->sender->uid);
-            return {};
-        }();
-        if (!sender) {
+        if (const Status sender = check_sender(connection, *request, packet->sender); !sender) {
             refuse(connection, BrokerRefusal::BadRequest, sender.error().message);
             connection.closed = true;
             return;
         }
-        pidfd = std::move(packet->fds.front());
-    } else if (!packet->fds.empty()) {
-        refuse(connection, BrokerRefusal::BadRequest, "only a grant is asked for with a file");
-        connection.closed = true;
-        return;
     }
-    answer(connection, *request, std::move(pidfd));
+    answer(connection, *request);
 }
 
-void BrokerServer::answer(Connection& connection, const BrokerRequest& request, UniqueFd pidfd) {
+/// Who sent this message must be who is granted, and have connected. The kernel says the sender's number. It
+/// had it after the greeting, for it knows the nonce; so the pidfd, which was opened before the greeting was
+/// sent and has that number now, is its own, and no later process's with the same number.
+Status BrokerServer::check_sender(const Connection& connection, const BrokerRequest& request,
+                                  const std::optional<ucred>& sender) {
+    const Peer& peer = connection.peer;
+    if (request.nonce != connection.nonce) return fail("nonce: must be the one of the greeting");
+    if (!sender || sender->pid == 0 || sender->pid != peer.pid || !connection.pidfd)
+        return fail("a grant is asked for by the process that connected, itself");
+    if (sender->uid != peer.caller.uid)
+        return fail("the connection is of uid {}, and its sender of uid {}", peer.caller.uid, sender->uid);
+    POSTERN_ASSIGN(const pid_t pid, pid_of(connection.pidfd.get()));
+    if (pid != peer.pid) return fail("the process that connected has ended");
+    return {};
+}
+
+void BrokerServer::answer(Connection& connection, const BrokerRequest& request) {
     const Caller& caller = connection.peer.caller;
     switch (request.op) {
         case BrokerRequest::Op::Devices:
@@ -218,7 +277,7 @@ void BrokerServer::answer(Connection& connection, const BrokerRequest& request, 
             return send(connection, broker_answer(broker_->grants(caller)));
         case BrokerRequest::Op::Grant:
             if (stopping_) return refuse(connection, BrokerRefusal::Busy, "the broker is being stopped");
-            return grant(connection, request, std::move(pidfd));
+            return grant(connection, request);
         case BrokerRequest::Op::Revoke: {
             const auto words = broker_->revoke(caller, request);
             if (!words) return refuse(connection, words.error().kind, words.error().message);
@@ -238,11 +297,11 @@ void BrokerServer::answer(Connection& connection, const BrokerRequest& request, 
     }
 }
 
-void BrokerServer::grant(Connection& connection, const BrokerRequest& request, UniqueFd pidfd) {
-    auto granted = broker_->grant(connection.peer.caller, pidfd.get(), request);
+void BrokerServer::grant(Connection& connection, const BrokerRequest& request) {
+    auto granted = broker_->grant(connection.peer.caller, connection.pidfd.get(), request);
     if (!granted) {
         if (granted.error().kind == BrokerRefusal::Busy && request.wait) {
-            connection.waiting = Waiting{request, std::move(pidfd)};
+            connection.waiting = request;
             return;
         }
         return refuse(connection, granted.error().kind, granted.error().message);
@@ -272,9 +331,8 @@ void BrokerServer::serve_waiting() {
     std::sort(waiting.begin(), waiting.end(),
               [](const Connection* a, const Connection* b) { return a->last_used < b->last_used; });
     for (Connection* each : waiting) {
-        Waiting asked = std::move(*each->waiting);
-        each->waiting.reset();
-        grant(*each, asked.request, std::move(asked.pidfd));
+        const BrokerRequest asked = *std::exchange(each->waiting, std::nullopt);
+        grant(*each, asked);
     }
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/socket.h>
+
 #include <cstdint>
 #include <list>
 #include <optional>
@@ -41,15 +43,13 @@ class BrokerServer {
     [[nodiscard]] Result<End> run();
 
   private:
-    struct Waiting {
-        BrokerRequest request;
-        UniqueFd pidfd;
-    };
     struct Connection {
         UniqueFd socket;
         Peer peer;
+        UniqueFd pidfd;     ///< of the process that connected; none if it had ended by then
+        std::string nonce;  ///< told after `pidfd` was opened
         uint64_t last_used = 0;
-        std::optional<Waiting> waiting;
+        std::optional<BrokerRequest> waiting;
         bool stopping = false;  ///< asked for the end, and hears of it
         bool closed = false;
     };
@@ -58,12 +58,16 @@ class BrokerServer {
     BrokerServer(Broker& broker, UniqueFd listener, Limits limits)
         : broker_(&broker), listener_(std::move(listener)), limits_(limits) {}
 
-    void accept_one();
+    void accept_some();
+    [[nodiscard]] bool accept_one();
+    [[nodiscard]] static Status check_sender(const Connection& connection, const BrokerRequest& request,
+                                             const std::optional<ucred>& sender);
+    void sweep();
     [[nodiscard]] size_t count_of(uid_t uid) const;
     void make_room();
     void serve(Connection& connection);
-    void answer(Connection& connection, const BrokerRequest& request, UniqueFd pidfd);
-    void grant(Connection& connection, const BrokerRequest& request, UniqueFd pidfd);
+    void answer(Connection& connection, const BrokerRequest& request);
+    void grant(Connection& connection, const BrokerRequest& request);
     void serve_waiting();
     void send(Connection& connection, const std::string& text, std::span<const int> fds = {});
     void refuse(Connection& connection, BrokerRefusal kind, std::string_view message);

@@ -103,7 +103,7 @@ Result<Packet> receive_packet(int socket, size_t text_limit, size_t fd_limit, in
         message.msg_iov = &part;
         message.msg_iovlen = 1;
         message.msg_control = control.data();
-        message.msg_controllen = control.size();
+        message.msg_controllen = fd_limit == 0 ? CMSG_SPACE(sizeof(ucred)) : control.size();
         got = ::recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
         if (got >= 0) break;
         const int error = errno;
@@ -120,6 +120,7 @@ Result<Packet> receive_packet(int socket, size_t text_limit, size_t fd_limit, in
     take_control(message, packet);
     if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || packet.fds.size() > fd_limit) {
         const char* what = (message.msg_flags & MSG_TRUNC) != 0 ? "its text is longer"
+                           : fd_limit == 0                      ? "it has fds"
                            : (message.msg_flags & MSG_CTRUNC) != 0 && packet.fds.size() <= fd_limit
                                ? "this process had no room for its fds (RLIMIT_NOFILE)"
                                : "it has more fds";

@@ -32,9 +32,11 @@ struct Packet {
 /// Error: errnum is sendmsg(2)'s, EAGAIN among them where the socket does not wait; EMSGSIZE: too large.
 [[nodiscard]] Status send_packet(int socket, std::string_view text, std::span<const int> fds, int flags = 0);
 
-/// Receives one packet of at most `text_limit` bytes and `fd_limit` fds, which the caller owns then. `flags`
-/// are recv(2)'s. Error: errnum EMSGSIZE for a larger packet, or where this process has no room for the fds
-/// (RLIMIT_NOFILE): the packet is dropped and its fds are closed; EAGAIN for nothing there.
+/// Receives one packet of at most `text_limit` bytes and `fd_limit` fds, which the caller owns then. With the
+/// limit 0, where SO_PASSCRED is on, files never become fds of this process: closing an fd of somebody else's
+/// file may wait for them (the flush of FUSE, say). `flags` are recv(2)'s. Error: errnum EMSGSIZE for a
+/// larger packet, or where this process has no room for the fds (RLIMIT_NOFILE): the packet is dropped and
+/// its fds are closed; EAGAIN for nothing there.
 [[nodiscard]] Result<Packet> receive_packet(int socket, size_t text_limit, size_t fd_limit, int flags = 0);
 
 /// A socket that listens at `path`, whose file never has more than the permissions `mode`. A path has at most

@@ -3,7 +3,10 @@
 
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <string_view>
@@ -46,6 +49,15 @@ Result<pid_t> pid_of(int pidfd) {
     return pid > 0 ? static_cast<pid_t>(pid) : 0;
 }
 
+Result<UniqueFd> pidfd_of(pid_t pid) {
+    UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+    if (!pidfd) {
+        const int error = errno;
+        return fail_errno(error, "pidfd_open of pid {}", pid);
+    }
+    return pidfd;
+}
+
 bool has_ended(int pidfd) {
     pollfd polled{pidfd, POLLIN, 0};
     return ::poll(&polled, 1, 0) != 0;
@@ -54,6 +66,9 @@ bool has_ended(int pidfd) {
 std::string command_name(pid_t pid) {
     std::string name = read_cgroup_file(fmt::format("/proc/{}/comm", pid));
     if (name.ends_with('\n')) name.pop_back();
+    std::replace_if(
+        name.begin(), name.end(),
+        [](char letter) { return static_cast<unsigned char>(letter) < 0x20 || letter == 0x7f; }, '?');
     return name;
 }
 

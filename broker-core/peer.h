@@ -7,6 +7,7 @@
 
 #include "broker-core/broker_access.h"
 #include "broker-core/result.h"
+#include "broker-core/unique_fd.h"
 
 namespace postern {
 
@@ -23,10 +24,13 @@ struct Peer {
 /// has ended, or is of another pid namespace. Error: `fd` is no pidfd.
 [[nodiscard]] Result<pid_t> pid_of(int pidfd);
 
+/// A pidfd of the process that has the number `pid` now. Error: errnum ESRCH: there is none.
+[[nodiscard]] Result<UniqueFd> pidfd_of(pid_t pid);
+
 /// Whether the process has ended. A pidfd is readable then.
 [[nodiscard]] bool has_ended(int pidfd);
 
-/// Its name, as it calls itself; for people. Empty if it has ended.
+/// Its name, as it calls itself, for people: without control characters. Empty if it has ended.
 [[nodiscard]] std::string command_name(pid_t pid);
 
 }  // namespace postern

@@ -97,11 +97,7 @@ class Client:
 
     def grant(self, device=BLK, **more):
         """For this process, whose end is then the grant's: not for a test itself (Child is)."""
-        pidfd = os.pidfd_open(os.getpid())
-        try:
-            return self.ask({"op": "grant", "device": device, **more}, [pidfd])
-        finally:
-            os.close(pidfd)
+        return self.ask({"op": "grant", "device": device, "nonce": self.greeting["nonce"], **more})
 
     def ended(self):
         """Whether the broker hangs up, having said nothing more."""
@@ -118,19 +114,20 @@ class Client:
 
 
 class Child:
-    """A process that runs `function(child, *args)` as a user: a caller whose end, cgroup and rights are its own. Both sides
+    """A process that runs `function(child, *args)` as a user (as this one, if none is said): a caller whose end, cgroup and rights are its own. Both sides
     tell() and hear() each other values and files."""
 
-    def __init__(self, function, *args, uid=0, gid=None, groups=()):
+    def __init__(self, function, *args, uid=None, gid=None, groups=()):
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if self.pid == 0:
             try:
                 self.socket.close()
                 self.socket = theirs
-                os.setgroups(groups)
-                os.setresgid(*3 * [uid if gid is None else gid])
-                os.setresuid(*3 * [uid])
+                if uid is not None:
+                    os.setgroups(groups)
+                    os.setresgid(*3 * [uid if gid is None else gid])
+                    os.setresuid(*3 * [uid])
                 self.tell(("result", function(self, *args)))
             except BaseException as error:  # pylint: disable=broad-except
                 words = error if isinstance(error, (Refused, EOFError, OSError)) else traceback.format_exc()

@@ -206,5 +206,29 @@ TEST(PacketSocket, ALongPathIsRefusedInWords) {
     }
 }
 
+TEST(Packet, WithoutRoomForFilesNoneBecomesAnFd) {
+    const Pair pair;
+    const int on = 1;
+    ASSERT_EQ(::setsockopt(pair.there.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on), 0);
+    const auto file = sealed_memfd("packet", "inside");
+    ASSERT_TRUE(file);
+    const size_t before = open_files();
+    for (const size_t count : {size_t{1}, size_t{4}, kMaxPacketFds}) {
+        ASSERT_TRUE(send_packet(pair.here.get(), "text", std::vector<int>(count, file->get())));
+        const auto packet = receive_packet(pair.there.get(), 100, 0);
+        ASSERT_FALSE(packet);
+        EXPECT_EQ(packet.error().errnum, EMSGSIZE);
+        EXPECT_THAT(packet.error().message, testing::HasSubstr("it has fds"));
+        EXPECT_EQ(open_files(), before);
+    }
+    // The control, and who sent it is told all the same.
+    ASSERT_TRUE(send_packet(pair.here.get(), "text", {}));
+    const auto packet = receive_packet(pair.there.get(), 100, 0);
+    ASSERT_TRUE(packet) << packet.error().message;
+    EXPECT_EQ(packet->text, "text");
+    ASSERT_TRUE(packet->sender);
+    EXPECT_EQ(packet->sender->pid, ::getpid());
+}
+
 }  // namespace
 }  // namespace postern

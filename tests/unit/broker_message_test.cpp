@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "broker-core/broker_message.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+namespace postern {
+namespace {
+
+using testing::HasSubstr;
+using Op = BrokerRequest::Op;
+
+std::string refused(std::string_view text) {
+    const auto request = read_broker_request(text);
+    return request ? "accepted" : request.error().message;
+}
+
+TEST(BrokerRequest, ReadsEachOperation) {
+    const std::vector<std::pair<std::string, Op>> simple{
+        {"devices", Op::Devices}, {"grants", Op::Grants}, {"stop", Op::Stop}};
+    for (const auto& [name, op] : simple) {
+        const auto request = read_broker_request(R"({"postern":1,"op":")" + name + R"("})");
+        ASSERT_TRUE(request) << request.error().message;
+        EXPECT_EQ(request->op, op);
+    }
+    const auto grant = read_broker_request(
+        R"({"postern":1,"op":"grant","device":"0000:00:02.0","slice":3,"profile":"p","wait":true,"nonce":"n",)"
+        R"("cgroup":{"pids.max":"10","memory.max":"max"}})");
+    ASSERT_TRUE(grant) << grant.error().message;
+    EXPECT_EQ(grant->op, Op::Grant);
+    EXPECT_EQ(grant->device, "0000:00:02.0");
+    EXPECT_EQ(grant->slice, 3U);
+    EXPECT_EQ(grant->profile, "p");
+    EXPECT_TRUE(grant->wait);
+    EXPECT_EQ(grant->nonce, "n");
+    EXPECT_EQ(grant->cgroup.at("pids.max"), "10");
+    const auto revoke =
+        read_broker_request(R"({"postern":1,"op":"revoke","grant":"g","kill":true,"reset":true})");
+    ASSERT_TRUE(revoke) << revoke.error().message;
+    EXPECT_EQ(revoke->grant, "g");
+    EXPECT_TRUE(revoke->kill);
+    EXPECT_TRUE(revoke->reset);
+}
+
+TEST(BrokerRequest, WhatIsWrittenIsReadAgain) {
+    BrokerRequest request;
+    request.op = Op::Grant;
+    request.device = "0000:00:02.0";
+    request.slice = 2;
+    request.nonce = "n";
+    request.cgroup = {{"cpu.max", "100000 100000"}};
+    const std::string text = write_broker_request(request);
+    const auto read = read_broker_request(text);
+    ASSERT_TRUE(read) << read.error().message;
+    EXPECT_EQ(write_broker_request(*read), text);
+    EXPECT_EQ(read->cgroup, request.cgroup);
+    // A command line need not be UTF-8, and is no reason to throw.
+    request.device = "\xff\xfe";
+    EXPECT_TRUE(read_broker_request(write_broker_request(request)));
+}
+
+TEST(BrokerRequest, RefusesInWords) {
+    EXPECT_THAT(refused(""), HasSubstr("JSON syntax error"));
+    EXPECT_THAT(refused("[]"), HasSubstr("must be an object, and is an array"));
+    EXPECT_THAT(refused(R"({"op":"devices"})"), HasSubstr("postern: is missing"));
+    EXPECT_THAT(refused(R"({"postern":2,"op":"devices"})"), HasSubstr("version must be 1"));
+    EXPECT_THAT(refused(R"({"postern":1.0,"op":"devices"})"), HasSubstr("version must be 1"));
+    EXPECT_THAT(refused(R"({"postern":1})"), HasSubstr("\"op\" is missing"));
+    EXPECT_THAT(refused(R"({"postern":1,"op":"device"})"), HasSubstr("did you mean \"devices\"?"));
+    EXPECT_THAT(refused(R"({"postern":1,"op":7})"), HasSubstr("must be a string"));
+    EXPECT_THAT(refused(R"({"postern":1,"op":"devices","kill":true})"), HasSubstr("unknown key"));
+    EXPECT_THAT(refused(R"({"postern":1,"op":"devices","op":"stop"})"), HasSubstr("stands twice"));
+    EXPECT_THAT(refused(R"({"postern":1,"op":"revoke"})"), HasSubstr("\"grant\" is missing"));
+    const std::string grant = R"({"postern":1,"op":"grant","device":"x","nonce":"n")";
+    EXPECT_EQ(refused(grant + "}"), "accepted");  // the control of what follows
+    EXPECT_THAT(refused(R"({"postern":1,"op":"grant","device":"x"})"), HasSubstr("\"nonce\" is missing"));
+    EXPECT_THAT(refused(grant + R"(,"slice":4096})"), HasSubstr("out of range"));
+    EXPECT_THAT(refused(grant + R"(,"slice":-1})"), HasSubstr("a negative number"));
+    EXPECT_THAT(refused(grant + R"(,"wait":1})"), HasSubstr("must be true or false"));
+    EXPECT_THAT(refused(grant + R"(,"cgroup":[]})"), HasSubstr("must be an object"));
+    EXPECT_THAT(refused(grant + R"(,"cgroup":{"cgroup.procs":"1"}})"), HasSubstr("nothing else"));
+    EXPECT_THAT(refused(grant + R"(,"cgroup":{"../pids.max":"1"}})"), HasSubstr("nothing else"));
+    EXPECT_THAT(refused(grant + R"(,"cgroup":{"pids.max":"1\n"}})"), HasSubstr("numbers or \"max\""));
+    EXPECT_THAT(refused(grant + R"(,"cgroup":{"pids.max":")" + std::string(65, '1') + "\"}}"),
+                HasSubstr("numbers or \"max\""));
+    EXPECT_EQ(refused(grant + R"(,"cgroup":{"pids.max":"1"}})"), "accepted");
+}
+
+TEST(BrokerRequest, QuotesOneShortLine) {
+    for (const std::string& text :
+         {R"({"postern":1,"op":")" + std::string(8000, 'a') + "\"}",
+          R"({"postern":1,"op":"devices",")" + std::string(8000, 'k') + "\":1}",
+          std::string(R"({"postern":1,"op":"a\nb\u001b[31m\u007f"})"), std::string(8192, '['),
+          std::string("{\"postern\":1,\"op\":\"\xff\"}"), std::string(R"({"\n":1,"\n":2})"),
+          R"({"postern":1,"op":)" + std::string(8000, '9') + "}"}) {
+        const std::string words = refused(text);
+        EXPECT_NE(words, "accepted");
+        EXPECT_LE(words.size(), kMaxQuoted);
+        EXPECT_EQ(one_line(words), words);
+    }
+}
+
+TEST(OneLine, IsShortAndWhole) {
+    EXPECT_EQ(one_line("as it is, ü too"), "as it is, ü too");
+    EXPECT_EQ(one_line("a\nb\x1b[0m\x7f"), "a?b?[0m?");
+    EXPECT_EQ(one_line(std::string(kMaxQuoted, 'a')), std::string(kMaxQuoted, 'a'));
+    for (size_t shift = 0; shift < 4; ++shift) {
+        std::string text(shift, 'a');
+        while (text.size() <= kMaxQuoted) text += "€";
+        const std::string line = one_line(text);
+        EXPECT_LE(line.size(), kMaxQuoted);
+        EXPECT_TRUE(line.ends_with("€…")) << line;
+    }
+}
+
+TEST(BrokerReply, ReadsAnswersAndRefusals) {
+    auto reply = read_broker_reply(broker_answer({{"devices", Json::array()}}));
+    ASSERT_TRUE(reply);
+    EXPECT_FALSE(reply->refusal);
+    EXPECT_TRUE(reply->answer.at("devices").empty());
+    for (const BrokerRefusal kind : {BrokerRefusal::BadRequest, BrokerRefusal::Denied, BrokerRefusal::Busy,
+                                     BrokerRefusal::NotFound, BrokerRefusal::Failed}) {
+        reply = read_broker_reply(broker_refusal(kind, "no\n\xff"));
+        ASSERT_TRUE(reply);
+        EXPECT_EQ(reply->refusal, kind);
+        EXPECT_EQ(reply->message, "no?\xef\xbf\xbd");
+    }
+    reply = read_broker_reply(R"({"postern":1,"error":{"kind":"of later","message":"m"}})");
+    ASSERT_TRUE(reply);
+    EXPECT_EQ(reply->refusal, BrokerRefusal::Failed);
+    reply = read_broker_reply(broker_greeting("abc"));
+    ASSERT_TRUE(reply);
+    EXPECT_EQ(reply->answer.at("nonce"), "abc");
+    for (const char* text : {"", "[]", "{}", R"({"postern":1,"error":1})", R"({"postern":1,"error":{}})",
+                             R"({"postern":1,"error":{"kind":1,"message":"m"}})"})
+        EXPECT_FALSE(read_broker_reply(text)) << text;
+}
+
+}  // namespace
+}  // namespace postern
