@@ -7,10 +7,12 @@
 #include "launcher/commands.h"
 #include "launcher/compiled_run.h"
 #include "launcher/explain.h"
+#include "launcher/grant_log.h"
 #include "launcher/launch.h"
 #include "launcher/launch_cache.h"
 #include "launcher/launch_key.h"
 #include "launcher/launch_options.h"
+#include "launcher/notify_relay.h"
 #include "launcher/refusal_report.h"
 #include "launcher/sandbox_from_profile.h"
 #include "launcher/status_report.h"
@@ -24,6 +26,7 @@ struct RunOptions : LaunchOptions {
     uint64_t slice = 0;
     std::optional<int> info_fd;
     std::optional<int> status_fd;
+    bool notify = false;
 };
 
 int print_plan(const RunOptions& options, const Profile& profile, const SandboxSpec& spec) {
@@ -46,8 +49,14 @@ int print_plan(const RunOptions& options, const Profile& profile, const SandboxS
     return 0;
 }
 
+std::string start_line(const RunOptions& options, const Profile& profile, const RunningClient& client) {
+    const std::string where =
+        options.device.empty() ? "" : fmt::format(" on slice {} of {}", options.slice, options.device);
+    return fmt::format("client {} runs{}, profile {}", client.identity().pid, where, profile.name);
+}
+
 int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptions& options,
-                 const Profile& profile, const SandboxSpec& spec, GrantedFiles files) {
+                 const Profile& profile, const SandboxSpec& spec, GrantedFiles files, NotifyRelay* relay) {
     auto broker = LocalBroker::open(profile, options.device, std::move(files));
     if (!broker) return report(broker.error(), kLaunchFailed);
     options.print_weakenings(profile);
@@ -57,10 +66,16 @@ int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptio
     auto client = broker->start(slice, spec);
     int status = 0;
     if (client) {
+        if (relay != nullptr) relay->begin(supervisor, *client);
         const LocalBroker::Place place = broker->place_of(slice);
-        status = supervise(supervisor, report_to, std::move(*client),
-                           {spec.namespaces, place.cgroup->path(), place.grant, place.cgroup->fd(),
-                            !spec.seccomp.empty(), false});
+        const GrantLog log(
+            {place.grant, options.device, options.device.empty() ? "" : std::to_string(slice), profile.name});
+        log.say(GrantLog::Level::Info, start_line(options, profile, *client));
+        status = supervise(
+            supervisor, report_to, std::move(*client),
+            {spec.namespaces, place.cgroup->path(), place.grant, place.cgroup->fd(), !spec.seccomp.empty(),
+             false, [&](const std::string& line) { return log.say(GrantLog::Level::Warning, line); }});
+        log.say(GrantLog::Level::Info, fmt::format("the client has ended, status {}", status));
     } else {
         status = report(client.error().error, client.error().exit_status);
     }
@@ -94,15 +109,24 @@ int run(const RunOptions& options, const std::optional<LaunchKey>& key, const Co
     // Before anything else is begun: from here on a signal ends what was begun in order.
     auto supervisor = Supervisor::create();
     if (!supervisor) return report(supervisor.error(), kLaunchFailed);
+    std::unique_ptr<NotifyRelay> relay;
+    if (options.notify) {
+        auto opened = NotifyRelay::open();
+        if (!opened) return report(opened.error(), kLaunchFailed);
+        relay = std::move(*opened);
+        if (auto added = relay->add_to(*spec); !added) return report(added.error(), kLaunchFailed);
+    }
     if (options.device.empty() && files->empty()) {
         CompiledLaunch launch = compile_launch(*profile, *spec, options.spoken_weakenings(*profile));
         launch.quiet = options.quiet;
         if (key) {
             if (const auto cache = LaunchCache::open()) cache->keep(key->text, read, launch);
         }
-        return run_compiled(*supervisor, *status, launch, std::move(*spec));
+        return run_compiled(*supervisor, *status, launch, std::move(*spec), [&](const RunningClient& client) {
+            if (relay) relay->begin(*supervisor, client);
+        });
     }
-    return run_on_grant(*supervisor, *status, options, *profile, *spec, std::move(*files));
+    return run_on_grant(*supervisor, *status, options, *profile, *spec, std::move(*files), relay.get());
 }
 
 }  // namespace
@@ -123,6 +147,9 @@ Command add_run_command(CLI::App& app, const std::optional<LaunchKey>& key) {
         ->add_option("--json-status-fd", options->status_fd,
                      "write a line in JSON when the client runs, and one at its end: status and reason")
         ->type_name("FD");
+    command->add_flag("--notify", options->notify,
+                      "tell the service manager what the client says of itself: ready, status, watchdog "
+                      "(sd_notify(3))");
     return [options, key](const CommandLine& rest) { return run(*options, key, rest); };
 }
 
