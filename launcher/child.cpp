@@ -370,7 +370,7 @@ bool place_fds(Child& child) {
         if (::dup2(plan.moved_fds[i], 3 + static_cast<int>(i)) < 0)
             return failed(child, "dup2", static_cast<int>(i));
     }
-    if (plan.listen_pid != nullptr) write_decimal(plan.listen_pid, ::getpid());
+    for (char* digits : plan.pid_digits) write_decimal(digits, ::getpid());
     auto next = static_cast<unsigned>(end);
     for (const unsigned kept : plan.inherited_fds) {
         if (!check(child, sys::close_range(next, kept - 1, CLOSE_RANGE_CLOEXEC), "close_range")) return false;

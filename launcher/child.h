@@ -145,7 +145,7 @@ struct ChildPlan {
 
     std::vector<char*> argv;              ///< ends with nullptr
     std::vector<char*> env;               ///< ends with nullptr
-    char* listen_pid = nullptr;           ///< where in `env` the digits of LISTEN_PID go; room for 11 bytes
+    std::vector<char*> pid_digits;        ///< where in `env` the client's pid goes; room for 11 bytes each
     std::vector<int> fds;                 ///< the client's, in order
     std::vector<unsigned> inherited_fds;  ///< sorted: the client's, under the number they have
     std::vector<int> moved_fds;           ///< same size, scratch

@@ -145,7 +145,7 @@ int start(BwrapRequest request, const std::vector<int>& inherited, pid_t parent)
     auto client = start_sandbox(spec);
     if (!client) return refused(client.error().error);
     return supervise(*supervisor, *status, std::move(*client),
-                     {spec.namespaces, "", "", -1, !spec.seccomp.empty(), true});
+                     {spec.namespaces, "", "", -1, !spec.seccomp.empty(), true, {}});
 }
 
 }  // namespace

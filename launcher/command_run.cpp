@@ -10,10 +10,12 @@
 #include "launcher/commands.h"
 #include "launcher/compiled_run.h"
 #include "launcher/explain.h"
+#include "launcher/grant_log.h"
 #include "launcher/launch.h"
 #include "launcher/launch_cache.h"
 #include "launcher/launch_key.h"
 #include "launcher/launch_options.h"
+#include "launcher/notify_relay.h"
 #include "launcher/refusal_report.h"
 #include "launcher/sandbox_from_profile.h"
 #include "launcher/status_report.h"
@@ -29,6 +31,7 @@ struct RunOptions : LaunchOptions {
     std::string broker = "auto";
     std::optional<int> info_fd;
     std::optional<int> status_fd;
+    bool notify = false;
 };
 
 int print_plan(const RunOptions& options, const Profile& profile, const SandboxSpec& spec) {
@@ -55,8 +58,22 @@ int print_plan(const RunOptions& options, const Profile& profile, const SandboxS
     return 0;
 }
 
+/// Waits for the client of a grant, and tells the journal of both.
+int supervise_granted(Supervisor& supervisor, StatusReport& report_to, RunningClient client,
+                      const GrantNames& names, ClientPlace place) {
+    const GrantLog log(names);
+    const std::string where =
+        names.device.empty() ? "" : fmt::format(" on slice {} of {}", names.slice, names.device);
+    log.say(GrantLog::Level::Info,
+            fmt::format("client {} runs{}, profile {}", client.identity().pid, where, names.profile));
+    place.say = [&](const std::string& line) { return log.say(GrantLog::Level::Warning, line); };
+    const int status = supervise(supervisor, report_to, std::move(client), place);
+    log.say(GrantLog::Level::Info, fmt::format("the client has ended, status {}", status));
+    return status;
+}
+
 int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptions& options,
-                 const Profile& profile, const SandboxSpec& spec, GrantedFiles files) {
+                 const Profile& profile, const SandboxSpec& spec, GrantedFiles files, NotifyRelay* relay) {
     auto broker = LocalBroker::open(profile, options.device, std::move(files));
     if (!broker) return report(broker.error(), kLaunchFailed);
     options.print_weakenings(profile);
@@ -66,10 +83,13 @@ int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptio
     auto client = broker->start(slice, spec);
     int status = 0;
     if (client) {
+        if (relay != nullptr) relay->begin(supervisor, *client);
         const LocalBroker::Place place = broker->place_of(slice);
-        status = supervise(supervisor, report_to, std::move(*client),
-                           {spec.namespaces, place.cgroup->path(), place.grant, place.cgroup->fd(),
-                            !spec.seccomp.empty(), false});
+        status = supervise_granted(
+            supervisor, report_to, std::move(*client),
+            {place.grant, options.device, options.device.empty() ? "" : std::to_string(slice), profile.name},
+            {spec.namespaces, place.cgroup->path(), place.grant, place.cgroup->fd(), !spec.seccomp.empty(),
+             false, {}});
     } else {
         status = report(client.error().error, client.error().exit_status);
     }
@@ -83,7 +103,7 @@ int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptio
 /// The client of a grant that somebody else holds. This process has been moved into the grant's cgroup, and
 /// the client is born there.
 int run_brokered(Supervisor& supervisor, StatusReport& report_to, const RunOptions& options,
-                 const Profile& profile, SandboxSpec spec, const BrokerPlace& broker) {
+                 const Profile& profile, SandboxSpec spec, const BrokerPlace& broker, NotifyRelay* relay) {
     options.print_weakenings(profile);
     std::optional<unsigned> slice;
     if (options.slice) slice = static_cast<unsigned>(*options.slice);
@@ -101,9 +121,12 @@ int run_brokered(Supervisor& supervisor, StatusReport& report_to, const RunOptio
     if (!client) return report(client.error().error, client.error().exit_status);
     // The client's alone from here on, so that its end is theirs.
     grant->fds.clear();
+    if (relay != nullptr) relay->begin(supervisor, *client);
     const UniqueFd cgroup(::open(grant->cgroup.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    return supervise(supervisor, report_to, std::move(*client),
-                     {spec.namespaces, grant->cgroup, grant->id, cgroup.get(), !spec.seccomp.empty(), false});
+    return supervise_granted(
+        supervisor, report_to, std::move(*client),
+        {grant->id, grant->device, std::to_string(grant->slice), profile.name},
+        {spec.namespaces, grant->cgroup, grant->id, cgroup.get(), !spec.seccomp.empty(), false, {}});
 }
 
 int run(RunOptions options, const std::optional<LaunchKey>& key, const CommandLine& command) {
@@ -136,16 +159,26 @@ int run(RunOptions options, const std::optional<LaunchKey>& key, const CommandLi
     // Before anything else is begun: from here on a signal ends what was begun in order.
     auto supervisor = Supervisor::create();
     if (!supervisor) return report(supervisor.error(), kLaunchFailed);
+    std::unique_ptr<NotifyRelay> relay;
+    if (options.notify) {
+        auto opened = NotifyRelay::open();
+        if (!opened) return report(opened.error(), kLaunchFailed);
+        relay = std::move(*opened);
+        if (auto added = relay->add_to(*spec); !added) return report(added.error(), kLaunchFailed);
+    }
     if (options.device.empty() && files->empty()) {
         CompiledLaunch launch = compile_launch(*profile, *spec, options.spoken_weakenings(*profile));
         launch.quiet = options.quiet;
         if (key) {
             if (const auto cache = LaunchCache::open()) cache->keep(key->text, read, launch);
         }
-        return run_compiled(*supervisor, *status, launch, std::move(*spec));
+        return run_compiled(*supervisor, *status, launch, std::move(*spec), [&](const RunningClient& client) {
+            if (relay) relay->begin(*supervisor, client);
+        });
     }
-    if (broker) return run_brokered(*supervisor, *status, options, *profile, std::move(*spec), *broker);
-    return run_on_grant(*supervisor, *status, options, *profile, *spec, std::move(*files));
+    if (broker)
+        return run_brokered(*supervisor, *status, options, *profile, std::move(*spec), *broker, relay.get());
+    return run_on_grant(*supervisor, *status, options, *profile, *spec, std::move(*files), relay.get());
 }
 
 }  // namespace
@@ -177,6 +210,9 @@ Command add_run_command(CLI::App& app, const std::optional<LaunchKey>& key) {
         ->add_option("--json-status-fd", options->status_fd,
                      "write a line in JSON when the client runs, and one at its end: status and reason")
         ->type_name("FD");
+    command->add_flag("--notify", options->notify,
+                      "tell the service manager what the client says of itself: ready, status, watchdog "
+                      "(sd_notify(3))");
     return [options, key](const CommandLine& rest) { return run(*options, key, rest); };
 }
 

@@ -24,6 +24,7 @@ using Command = std::function<int(const CommandLine& rest)>;
 [[nodiscard]] Command add_run_command(CLI::App& app, const std::optional<LaunchKey>& key = std::nullopt);
 [[nodiscard]] Command add_bwrap_command(CLI::App& app);
 [[nodiscard]] Command add_pool_command(CLI::App& app);
+[[nodiscard]] Command add_systemd_run_command(CLI::App& app);
 [[nodiscard]] Command add_check_command(CLI::App& app);
 [[nodiscard]] Command add_devices_command(CLI::App& app);
 [[nodiscard]] Command add_bind_command(CLI::App& app);
@@ -37,5 +38,10 @@ using Command = std::function<int(const CommandLine& rest)>;
 [[nodiscard]] Command add_guard_command(CLI::App& app);
 /// Tells of all commands of `app`, those that are added later, too.
 [[nodiscard]] Command add_completion_command(CLI::App& app);
+
+/// `postern systemd-run`, whose options the parser cannot tell apart: `words` are those before "--", `rest`
+/// those behind it, if there is one. Becomes systemd-run; nullopt: the parser is to tell of it.
+[[nodiscard]] std::optional<int> run_systemd_run(const std::vector<std::string>& words,
+                                                 const std::optional<CommandLine>& rest);
 
 }  // namespace postern

@@ -19,8 +19,8 @@ void tell_landlock_gaps(const LandlockRules& rules) {
     for (const std::string& gap : landlock_gaps(rules, landlock::abi())) tell("postern: {}\n", gap);
 }
 
-int run_compiled(Supervisor& supervisor, StatusReport& status, const CompiledLaunch& launch,
-                 SandboxSpec spec) {
+int run_compiled(Supervisor& supervisor, StatusReport& status, const CompiledLaunch& launch, SandboxSpec spec,
+                 const std::function<void(const RunningClient&)>& started) {
     std::optional<Cgroup> cgroup;
     if (!launch.cgroup_limits.empty()) {
         auto created = Cgroup::create(fmt::format("{}", ::getpid()), launch.cgroup_limits);
@@ -34,9 +34,15 @@ int run_compiled(Supervisor& supervisor, StatusReport& status, const CompiledLau
     }
     auto client = start_sandbox(spec);
     if (!client) return report(client.error().error, client.error().exit_status);
-    return supervise(
-        supervisor, status, std::move(*client),
-        {spec.namespaces, cgroup ? cgroup->path() : "", "", spec.cgroup_fd, !spec.seccomp.empty(), false});
+    if (started) started(*client);
+    return supervise(supervisor, status, std::move(*client),
+                     {spec.namespaces,
+                      cgroup ? cgroup->path() : "",
+                      "",
+                      spec.cgroup_fd,
+                      !spec.seccomp.empty(),
+                      false,
+                      {}});
 }
 
 namespace {

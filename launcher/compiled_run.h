@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "launcher/compiled_launch.h"
 #include "launcher/launch_key.h"
+#include "launcher/sandbox.h"
 #include "launcher/status_report.h"
 #include "launcher/supervisor.h"
 
@@ -15,9 +17,9 @@ namespace postern {
 void tell_landlock_gaps(const LandlockRules& rules);
 
 /// Runs the client of `spec`, which is that of `launch` with what it leaves open, to its end; its exit
-/// status.
-int run_compiled(Supervisor& supervisor, StatusReport& status, const CompiledLaunch& launch,
-                 SandboxSpec spec);
+/// status. `started`, if given, is called when it runs.
+int run_compiled(Supervisor& supervisor, StatusReport& status, const CompiledLaunch& launch, SandboxSpec spec,
+                 const std::function<void(const RunningClient&)>& started = {});
 
 /// `postern run` as it was compiled before; nullopt: it was not.
 [[nodiscard]] std::optional<int> run_kept(const LaunchKey& key);

@@ -26,6 +26,7 @@ constexpr NamedCommand kCommands[] = {
     {"run", [](CLI::App& app) { return add_run_command(app); }},
     {"pool", add_pool_command},
     {"bwrap", add_bwrap_command},
+    {"systemd-run", add_systemd_run_command},
     {"check", add_check_command},
     {"devices", add_devices_command},
     {"bind", add_bind_command},
@@ -76,6 +77,11 @@ int main_with_arguments(std::vector<std::string> words) {
     const bool has_dashes = dashes != words.end();
     CommandLine rest(dashes == words.end() ? dashes : dashes + 1, words.end());
     words.erase(dashes, words.end());
+    if (!words.empty() && words.front() == "systemd-run") {
+        const auto status = run_systemd_run({words.begin() + 1, words.end()},
+                                            has_dashes ? std::optional(rest) : std::nullopt);
+        if (status) return *status;
+    }
 
     CLI::App app(
         "Launches clients of user space PCI drivers in a sandbox, with a guarded piece of the device.",

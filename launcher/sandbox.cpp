@@ -228,20 +228,22 @@ void lay_out_env(const SandboxSpec& spec, std::vector<std::string>& storage, Chi
     storage = spec.env;
     if (spec.tell_folder)
         std::erase_if(storage, [](const std::string& entry) { return entry.starts_with("PWD="); });
-    std::string* pid = nullptr;
+    std::vector<std::string> pids = spec.pid_variables;
     if (!spec.fds.empty()) {
         std::string names;
         for (const PassedFd& passed : spec.fds) names += (names.empty() ? "" : ":") + passed.name;
         storage.push_back(fmt::format("LISTEN_FDS={}", spec.fds.size()));
         storage.push_back("LISTEN_FDNAMES=" + names);
-        storage.push_back("LISTEN_PID=" + std::string(16, '\0'));
-        pid = &storage.back();
+        pids.emplace_back("LISTEN_PID");
     }
+    const std::size_t plain = storage.size();
+    for (const std::string& name : pids) storage.push_back(name + "=" + std::string(16, '\0'));
     for (std::string& entry : storage) plan.env.push_back(entry.data());
+    for (std::size_t i = 0; i < pids.size(); ++i)
+        plan.pid_digits.push_back(storage[plain + i].data() + pids[i].size() + 1);
     if (spec.tell_folder) plan.env.push_back(plan.folder_entries.back().data());
     plan.env.push_back(nullptr);
     if (spec.tell_folder) plan.folder_entry = &plan.env[plan.env.size() - 2];
-    if (pid != nullptr) plan.listen_pid = pid->data() + std::strlen("LISTEN_PID=");
 }
 
 void lay_out_clocks(const SandboxSpec& spec, ChildPlan& plan) {

@@ -130,6 +130,8 @@ struct SandboxSpec {
     /// Complete environment, "NAME=value"; only LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES are added, when
     /// `fds` has any.
     std::vector<std::string> env = {};
+    /// Variables that are added with the client's pid, as it sees itself.
+    std::vector<std::string> pid_variables = {};
     /// Working folder inside; must exist. nullopt: the launcher's own if it can be entered inside, else HOME
     /// of `env` with a bare root, else "/".
     std::optional<std::string> cwd = std::nullopt;

@@ -33,7 +33,9 @@ int supervise(Supervisor& supervisor, StatusReport& status, RunningClient client
     if (ended->exit.kind == ClientExit::Kind::Signaled && ended->exit.value == SIGSYS)
         evidence.call = find_forbidden_call(pid, started, kLogPatience);
     const ExitReason reason = find_exit_reason(ended->exit, evidence);
-    for (const std::string& line : exit_messages(reason, evidence.events)) tell("postern: {}\n", line);
+    for (const std::string& line : exit_messages(reason, evidence.events)) {
+        if (!place.say || !place.say(line)) tell("postern: {}\n", line);
+    }
     status.ended(ended->exit.status(), reason);
     return ended->exit.status();
 }

@@ -86,7 +86,7 @@ for path, options in commands.items():
 
 pages = {name: page(name) for name in ("postern.1", "postern-run.1", "postern-profile.5", "postern-client.7")}
 for path, options in commands.items():
-    about = pages["postern-run.1" if path and path[0] in ("run", "pool") else "postern.1"]
+    about = pages["postern-run.1" if path and path[0] in ("run", "pool", "systemd-run") else "postern.1"]
     name = " ".join(path)
     expect(re.search(rf"\b{name}\b", pages["postern.1"]), f"postern.1 does not tell of {name}")
     missing = options - set(OPTION.findall(about))
