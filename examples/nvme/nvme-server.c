@@ -304,17 +304,6 @@ static int block_signals(struct server* server) {
     return server->signals < 0 ? -1 : 0;
 }
 
-/* The profile's numbers are those of one doorbell layout; what the client would find elsewhere is not its. */
-static int check_doorbells(const struct server* server) {
-    if (server->nvme.doorbell_stride == 4) return 0;
-    say("this controller's doorbells are %u bytes apart: give the profile's window base 0x%x, stride 0x%x, "
-        "length 0x%x, and "
-        "take this check out",
-        server->nvme.doorbell_stride, nvme_sq_doorbell(&server->nvme, 1), 2 * server->nvme.doorbell_stride,
-        2 * server->nvme.doorbell_stride);
-    return -1;
-}
-
 static int start(struct server* server) {
     if (block_signals(server)) {
         say("signals: %s", strerror(errno));
@@ -337,7 +326,6 @@ static int start(struct server* server) {
         say("%s: %s", server->bdf, server->nvme.error);
         return -1;
     }
-    if (check_doorbells(server)) return -1;
     for (unsigned i = 0; i < server->clients; i++) {
         if (libpostern_device_dma_alloc(server->device, CLIENT_SIZE, kClientIova + i * kClientStride,
                                         LIBPOSTERN_READ | LIBPOSTERN_WRITE, &server->slots[i].memory))
