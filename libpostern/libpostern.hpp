@@ -250,14 +250,14 @@ class Context {
     }
     /// What the destructor does without telling of errors.
     void close() { check(libpostern_free(handle_.release())); }
-    [[nodiscard]] struct libpostern_context* get() const { return handle_.get(); }
+    [[nodiscard]] libpostern_context* get() const { return handle_.get(); }
 
   private:
     struct Free {
-        void operator()(struct libpostern_context* handle) const { (void)libpostern_free(handle); }
+        void operator()(libpostern_context* handle) const { (void)libpostern_free(handle); }
     };
-    static struct libpostern_context* make() {
-        struct libpostern_context* made = nullptr;
+    static libpostern_context* make() {
+        libpostern_context* made = nullptr;
         check(libpostern_new(&made));
         return made;
     }
@@ -266,7 +266,7 @@ class Context {
         check(libpostern_grant_new(get(), sandbox, slice, &made));
         return Grant(made);
     }
-    std::unique_ptr<struct libpostern, Free> handle_;
+    std::unique_ptr<libpostern_context, Free> handle_;
 };
 
 }  // namespace libpostern
