@@ -14,7 +14,8 @@ int main(int argc, char** argv) try {
     try {
         (void)context.open_device("ffff:ff:1f.7");
     } catch (const libpostern::Error& error) {
-        is_refused = error.code().value() > 0 && std::string(error.what()).find("ffff:ff:1f.7") != std::string::npos;
+        is_refused =
+            error.code().value() > 0 && std::string(error.what()).find("ffff:ff:1f.7") != std::string::npos;
     }
     context.close();
     return is_refused && profile.slices() == 1 ? 0 : 1;
