@@ -11,6 +11,8 @@
 #include <climits>
 #include <memory>
 
+#include "broker-core/library_prefix.h"
+
 namespace postern {
 
 Result<std::string> read_to_end(int fd, size_t limit) {
@@ -68,8 +70,10 @@ const std::string& program_file() {
     return file;
 }
 
-const std::string& program_prefix() {
-    static const std::string prefix = [] {
+namespace {
+
+std::string& prefix_in_use() {
+    static std::string prefix = [] {
         std::string_view folder = program_file();
         if (!folder.starts_with('/')) return std::string("/usr");
         folder = folder.substr(0, folder.rfind('/'));
@@ -78,6 +82,16 @@ const std::string& program_prefix() {
         return std::string(folder.substr(0, folder.rfind('/')));
     }();
     return prefix;
+}
+
+}  // namespace
+
+const std::string& program_prefix() {
+    return prefix_in_use();
+}
+
+void set_program_prefix(std::string prefix) {
+    prefix_in_use() = std::move(prefix);
 }
 
 Result<UniqueFd> sealed_memfd(const char* name, std::string_view text) {

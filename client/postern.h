@@ -14,11 +14,13 @@
  *     postern_close(grant);
  *
  * How the grant arrives: fds by the sd_listen_fds(3) convention (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES,
- * first fd 3), one of them, "manifest", a memfd with JSON that says what each one is.
+ * first fd 3), one of them, "manifest", a memfd with JSON that says what each one is. Or the same fds over a
+ * unix socket, from a driver that uses libpostern: postern_open_socket().
  *
- * Errors: postern_open() explains itself in a line of text; every other function returns -1 or NULL and sets
- * errno. A lookup of a name that is not in the grant gives NULL, and every function that takes a looked-up
- * entry takes that NULL too and answers ENOENT, so that calls can be nested as above.
+ * Errors: postern_open() and postern_open_socket() explain themselves in a line of text; every other function
+ * returns -1 or NULL and sets errno. A lookup of a name that is not in the grant gives NULL, and every
+ * function that takes a looked-up entry takes that NULL too and answers ENOENT, so that calls can be nested
+ * as above.
  *
  * fds: the grant owns them all, they are close-on-exec from postern_open() on; postern_close() closes them.
  * Mappings are the caller's and outlive the grant. Names that end in _ are internal.
@@ -41,6 +43,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -945,6 +948,175 @@ static inline struct postern_grant* postern_open(char* error, size_t error_size)
         postern_free(grant);
         return NULL;
     }
+    return grant;
+}
+
+/* ---- a grant that comes over a unix socket ---- */
+
+enum { POSTERN_SOCKET_FDS_ = 253, POSTERN_SOCKET_NAMES_ = 16384 };
+
+/* What stands in front of the names; both ends run on one machine. */
+struct postern_socket_header_ {
+    char magic[8]; /* "postern" */
+    uint32_t version;
+    uint32_t names; /* bytes of names that follow: "manifest:device:...", in the order of the fds */
+};
+
+/* What has arrived so far. */
+struct postern_socket_ {
+    char data[sizeof(struct postern_socket_header_) + POSTERN_SOCKET_NAMES_ + 1];
+    size_t have;
+    int fds[POSTERN_SOCKET_FDS_];
+    size_t fd_count;
+    int cut; /* the kernel left fds out */
+};
+
+static inline void postern_socket_drop_(struct postern_socket_* in) {
+    size_t i;
+    for (i = 0; i < in->fd_count; i++) (void)close(in->fds[i]);
+    in->fd_count = 0;
+}
+
+/* One recvmsg(2) of at most `most` bytes. 0, or -1 with a line in error. */
+static inline int postern_socket_take_(int socket, struct postern_socket_* in, size_t most, char* error,
+                                       size_t error_size) {
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int) * POSTERN_SOCKET_FDS_)];
+    } control;
+    struct iovec part;
+    struct msghdr message;
+    struct cmsghdr* head;
+    ssize_t got;
+    memset(&message, 0, sizeof message);
+    part.iov_base = in->data + in->have;
+    part.iov_len = most;
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.bytes;
+    message.msg_controllen = sizeof control.bytes;
+    do {
+        got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0) return postern_say_(error, error_size, "postern: socket %d: %s", socket, strerror(errno));
+    if (message.msg_flags & MSG_CTRUNC) in->cut = 1;
+    for (head = CMSG_FIRSTHDR(&message); head; head = CMSG_NXTHDR(&message, head)) {
+        size_t count;
+        if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS) continue;
+        count = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        if (count > POSTERN_SOCKET_FDS_ - in->fd_count) count = POSTERN_SOCKET_FDS_ - in->fd_count;
+        memcpy(in->fds + in->fd_count, CMSG_DATA(head), count * sizeof(int));
+        in->fd_count += count;
+    }
+    if (got == 0)
+        return postern_say_(error, error_size, "postern: socket %d: it ended before a grant came", socket);
+    in->have += (size_t)got;
+    return 0;
+}
+
+/* All of one message: the header says how long it is. */
+static inline int postern_socket_read_(int socket, struct postern_socket_* in, char* error,
+                                       size_t error_size) {
+    struct postern_socket_header_ header;
+    /* A packet socket gives the whole packet or loses the rest; a stream gives what is there, and more may be
+     * another message's: there the first piece is sent as one with the fds. */
+    int type = 0;
+    socklen_t size = sizeof type;
+    size_t most = sizeof header;
+    if (getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &size) < 0)
+        return postern_say_(error, error_size, "postern: socket %d: %s", socket, strerror(errno));
+    if (type != SOCK_STREAM) most = sizeof in->data - 1;
+    while (in->have < sizeof header) {
+        if (postern_socket_take_(socket, in, most - in->have, error, error_size)) return -1;
+        if (type != SOCK_STREAM) break;
+    }
+    memset(&header, 0, sizeof header);
+    if (in->have >= sizeof header) memcpy(&header, in->data, sizeof header);
+    if (memcmp(header.magic, "postern", sizeof header.magic) != 0)
+        return postern_say_(error, error_size, "postern: socket %d: what came is no grant", socket);
+    if (header.version != 1) {
+        return postern_say_(
+            error, error_size,
+            "postern: socket %d: grant of version %u, which this client does not know; rebuild the client",
+            socket, (unsigned)header.version);
+    }
+    if (header.names > POSTERN_SOCKET_NAMES_)
+        return postern_say_(error, error_size, "postern: socket %d: %u bytes of names", socket,
+                            (unsigned)header.names);
+    while (type == SOCK_STREAM && in->have < sizeof header + header.names) {
+        if (postern_socket_take_(socket, in, sizeof header + header.names - in->have, error, error_size))
+            return -1;
+    }
+    if (in->have != sizeof header + header.names)
+        return postern_say_(error, error_size, "postern: socket %d: the grant is cut off", socket);
+    in->data[in->have] = '\0';
+    if (strlen(in->data + sizeof header) != header.names)
+        return postern_say_(error, error_size, "postern: socket %d: a name with a NUL", socket);
+    return 0;
+}
+
+/* The manifest counts fds from POSTERN_FIRST_FD; here they have the numbers that they arrived with. */
+static inline int postern_arrived_(const struct postern_socket_* in, int fd) {
+    return fd < POSTERN_FIRST_FD ? fd : in->fds[fd - POSTERN_FIRST_FD];
+}
+
+static inline void postern_renumber_(struct postern_grant* grant, const struct postern_socket_* in) {
+    size_t i;
+    for (i = 0; i < grant->window_count; i++) {
+        grant->windows[i].mmap_fd = postern_arrived_(in, grant->windows[i].mmap_fd);
+        grant->windows[i].io_fd = postern_arrived_(in, grant->windows[i].io_fd);
+    }
+    for (i = 0; i < grant->dma_count; i++) grant->dma[i].fd = postern_arrived_(in, grant->dma[i].fd);
+    for (i = 0; i < grant->irq_count; i++) grant->irqs[i].fd = postern_arrived_(in, grant->irqs[i].fd);
+    for (i = 0; i < grant->fd_count; i++) grant->fds[i].fd = postern_arrived_(in, grant->fds[i].fd);
+    grant->device_fd = postern_arrived_(in, grant->device_fd);
+}
+
+static inline struct postern_grant* postern_socket_grant_(const struct postern_socket_* in, char* error,
+                                                          size_t error_size) {
+    const char* names = in->data + sizeof(struct postern_socket_header_);
+    const int index = postern_manifest_index_(names);
+    const char* colon;
+    size_t count = *names ? 1 : 0;
+    size_t length = 0;
+    char* text;
+    struct postern_grant* grant;
+    for (colon = strchr(names, ':'); colon; colon = strchr(colon + 1, ':')) count++;
+    if (in->cut || in->fd_count != count) {
+        postern_say_(
+            error, error_size,
+            "postern: %lu of the grant's %lu fds arrived: the guard gives a device only to processes in its "
+            "sandbox (was this one admitted?), or the limit of open files (ulimit -n) is reached",
+            (unsigned long)in->fd_count, (unsigned long)count);
+        return NULL;
+    }
+    if (index < 0) {
+        postern_say_(error, error_size, "postern: the grant has no \"manifest\"");
+        return NULL;
+    }
+    text = postern_read_file_(in->fds[index], &length, error, error_size);
+    if (!text) return NULL;
+    grant = postern_parse(text, length, names, POSTERN_FIRST_FD, error, error_size);
+    free(text);
+    if (grant) postern_renumber_(grant, in);
+    return grant;
+}
+
+/* The next grant that comes over `socket`, a connected unix socket (stream or packets) that stays the
+ * caller's; waits as the socket does. NULL with one line of text in error, and then no fd of it is left open.
+ * Without the guard's leave the device does not arrive: the sender admits this process to the grant's sandbox
+ * first. */
+static inline struct postern_grant* postern_open_socket(int socket, char* error, size_t error_size) {
+    struct postern_socket_* in = (struct postern_socket_*)calloc(1, sizeof *in);
+    struct postern_grant* grant = NULL;
+    if (!in) {
+        postern_say_(error, error_size, "postern: out of memory");
+        return NULL;
+    }
+    if (postern_socket_read_(socket, in, error, error_size) == 0)
+        grant = postern_socket_grant_(in, error, error_size);
+    if (!grant) postern_socket_drop_(in);
+    free(in);
     return grant;
 }
 

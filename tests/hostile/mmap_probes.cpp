@@ -162,8 +162,10 @@ void add_mmap_probes(Probes& probes) {
     add("mmap-around", "a page before the window to a page after",
         [](const Target& t) { return map_range(t, -kOff, kOff); });
     add("mmap-a-byte-more", "the window and one byte", [](const Target& t) { return map_range(t, 0, 1); });
-    add("mmap-larger", "sixteen pages from the window's start",
-        [](const Target& t) { return map_range(t, 0, 15 * kOff); });
+    add(
+        "mmap-larger", "sixteen pages from the window's start",
+        [](const Target& t) { return map_range(t, 0, 15 * kOff); }, std::vector{EINVAL},
+        "this device's BAR ends before");
     add("mmap-other-slice", "another slice's doorbell", map_other_slice);
     add("mmap-bar-start", "the start of the doorbell BAR (common configuration)", [](const Target& t) {
         const Window* own = t.mapped();
