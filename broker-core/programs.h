@@ -25,4 +25,8 @@ using BorrowedFds = std::vector<std::pair<std::string, int>>;
 [[nodiscard]] Status run_program(const ProgramLine& line, const std::string& folder, const BorrowedFds& fds,
                                  std::string* output = nullptr);
 
+/// The last signal that killed a program so since the previous call, 0 if none did: run_program() took it, so
+/// a caller that has other clients to pass it on to asks here.
+[[nodiscard]] int take_interruption();
+
 }  // namespace postern
