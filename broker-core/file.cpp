@@ -9,9 +9,12 @@
 #include <unistd.h>
 
 #include <climits>
+#include <cstdio>
+#include <cstdlib>
 #include <memory>
 
 #include "broker-core/library_prefix.h"
+#include "broker-core/scope_guard.h"
 
 namespace postern {
 
@@ -59,6 +62,25 @@ std::vector<std::string> names_in(const std::string& folder) {
         if (name != "." && name != "..") names.emplace_back(name);
     }
     return names;
+}
+
+Status replace_file(const std::string& path, std::string_view text) {
+    std::string fresh = path + ".XXXXXX";
+    const UniqueFd file(::mkostemp(fresh.data(), O_CLOEXEC));
+    if (!file) {
+        const int error = errno;
+        return fail_errno(error, "cannot make {}", fresh);
+    }
+    ScopeGuard removes([&fresh] { ::unlink(fresh.c_str()); });
+    ssize_t written = 0;
+    while (!text.empty() && (written = ::write(file.get(), text.data(), text.size())) > 0)
+        text.remove_prefix(static_cast<size_t>(written));
+    if (!text.empty() || ::fchmod(file.get(), 0644) != 0 || ::rename(fresh.c_str(), path.c_str()) != 0) {
+        const int error = errno;
+        return fail_errno(error, "cannot write {}", path);
+    }
+    removes.dismiss();
+    return {};
 }
 
 const std::string& program_file() {

@@ -27,6 +27,10 @@ struct ReadFile {
 /// One write(2) to an existing file, as sysfs and procfs want it.
 [[nodiscard]] Status write_file(const std::string& path, std::string_view text);
 
+/// A file with `text` and mode 0644 in the place of what `path` is now. It has another name until it is
+/// whole: who is killed here, or reads it now, has the old one.
+[[nodiscard]] Status replace_file(const std::string& path, std::string_view text);
+
 /// What a folder holds, without "." and "..", in no order; nothing if it cannot be read.
 [[nodiscard]] std::vector<std::string> names_in(const std::string& folder);
 

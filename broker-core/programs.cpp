@@ -15,6 +15,7 @@
 #include <cstring>
 #include <filesystem>
 #include <sstream>
+#include <utility>
 
 #include "broker-core/file.h"
 #include "broker-core/scope_guard.h"
@@ -26,6 +27,8 @@ namespace postern {
 namespace {
 
 constexpr int kFirstFd = 3;
+
+int interrupted_by = 0;
 
 bool executable(const std::string& path) {
     std::error_code code;
@@ -233,6 +236,7 @@ Status run_program(const ProgramLine& line, const std::string& folder, const Bor
         if ((events[1].revents & POLLIN) != 0) {
             signalfd_siginfo info{};
             (void)!::read(signals.get(), &info, sizeof info);
+            interrupted_by = static_cast<int>(info.ssi_signo);
             return fail("{}: interrupted by signal {} and killed", context,
                         ::strsignal(static_cast<int>(info.ssi_signo)));
         }
@@ -261,6 +265,10 @@ Status run_program(const ProgramLine& line, const std::string& folder, const Bor
                 WIFSIGNALED(status) ? fmt::format("killed by signal {}", ::strsignal(WTERMSIG(status)))
                                     : fmt::format("exit status {}", WEXITSTATUS(status)),
                 said.empty() ? std::string() : fmt::format(": {}", said));
+}
+
+int take_interruption() {
+    return std::exchange(interrupted_by, 0);
 }
 
 }  // namespace postern

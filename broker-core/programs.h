@@ -30,4 +30,8 @@ enum class ProgramSignals {
 [[nodiscard]] Status run_program(const ProgramLine& line, const std::string& folder, const BorrowedFds& fds,
                                  std::string* output = nullptr, ProgramSignals signals = ProgramSignals::End);
 
+/// The last signal that killed a program so since the previous call, 0 if none did: run_program() took it, so
+/// a caller that has other clients to pass it on to asks here.
+[[nodiscard]] int take_interruption();
+
 }  // namespace postern

@@ -9,7 +9,7 @@
  *     virtio-blk-setup --reset-slice    teardown.slice: takes the queue of the manifest's slice from its
  *                                       client while the others go on (virtio 1.2, 2.6.1); then nothing of
  *                                       the device refers to the slice's memory
- *     virtio-blk-setup --enable-slice   setup.slice: sets that queue up again; does nothing if it is enabled
+ *     virtio-blk-setup --enable-slice   setup.slice: sets that queue up again; does nothing if it is
  *
  * postern runs it with the unguarded device fd, after it has switched on memory space and bus mastering and
  * wired the eventfds. Prints nothing unless it fails; status 0, or 1 with one line on stderr.
@@ -320,34 +320,50 @@ static void drain(const struct postern_dma* dma) {
     (void)postern_unmap(memory, dma->size);
 }
 
-static void reset_slice(const struct device* device, const struct postern_grant* grant) {
-    const struct postern_dma* dma = memory_of_slice(grant);
+static void reset_queue(const struct device* device, int slice) {
     common_write(device, VIRTIO_PCI_COMMON_GFSELECT, 4, VIRTIO_F_RING_RESET / 32);
     if ((common_read(device, VIRTIO_PCI_COMMON_GF, 4) & 1U << VIRTIO_F_RING_RESET % 32) == 0 ||
         device->common.length < VIRTIO_PCI_COMMON_Q_RESET + 2) {
         die("slice %d: the device does not offer VIRTIO_F_RING_RESET (virtio 1.2; QEMU 7.2 or later does) "
             "and "
             "cannot reset one queue; only a reset of the whole device cleans it",
-            grant->slice);
+            slice);
     }
-    if (!select_queue(device, grant->slice)) return;
-    drain(dma);
     common_write(device, VIRTIO_PCI_COMMON_Q_RESET, 2, 1);
     /* Both read 0 when the device has let go of the queue (4.1.4.3.1). */
     for (int milliseconds = 0; common_read(device, VIRTIO_PCI_COMMON_Q_RESET, 2) != 0 ||
                                common_read(device, VIRTIO_PCI_COMMON_Q_ENABLE, 2) != 0;
          milliseconds++) {
-        if (milliseconds > RESET_MILLISECONDS)
-            die("slice %d: the queue does not come out of reset", grant->slice);
+        if (milliseconds > RESET_MILLISECONDS) die("slice %d: the queue does not come out of reset", slice);
         pause_for(1000);
     }
+}
+
+static void reset_slice(const struct device* device, const struct postern_grant* grant) {
+    const struct postern_dma* dma = memory_of_slice(grant);
+    if (!select_queue(device, grant->slice)) return;
+    drain(dma);
+    reset_queue(device, grant->slice);
+}
+
+/* Whether the memory is what the queue was set up with, and not another that took its place since. */
+static bool is_set_up(const struct postern_dma* dma) {
+    char* memory = dma->size < LAYOUT_SIZE ? NULL : (char*)postern_map_dma(dma);
+    struct control_block control = {.magic = 0};
+    if (!memory) return false;
+    memcpy(&control, memory + CONTROL_OFFSET, sizeof control);
+    (void)postern_unmap(memory, dma->size);
+    return control.magic == CONTROL_MAGIC;
 }
 
 static void enable_slice(const struct device* device, const struct postern_grant* grant) {
     const struct postern_dma* dma = memory_of_slice(grant);
     if ((common_read(device, VIRTIO_PCI_COMMON_STATUS, 1) & VIRTIO_CONFIG_S_NEEDS_RESET) != 0)
         die("slice %d: the device needs a reset: a client gave it a queue that makes no sense", grant->slice);
-    if (select_queue(device, grant->slice)) return;
+    if (select_queue(device, grant->slice)) {
+        if (is_set_up(dma)) return;
+        reset_queue(device, grant->slice);
+    }
     set_up_queue(device, grant, dma, read_capacity(device));
 }
 

@@ -3,11 +3,18 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <utility>
 
+#include "broker-core/file.h"
 #include "launcher/commands.h"
+#include "launcher/ctest_resources.h"
+#include "launcher/job_list.h"
+#include "launcher/job_pool.h"
 #include "launcher/launch.h"
-#include "launcher/launch_options.h"
-#include "launcher/refusal_report.h"
+#include "launcher/local_slices.h"
+#include "launcher/plain_slices.h"
+#include "launcher/pool_jobs.h"
+#include "launcher/pool_options.h"
 #include "launcher/report.h"
 #include "launcher/sandbox_from_profile.h"
 #include "launcher/supervisor.h"
@@ -27,72 +34,124 @@ int worse(int status, unsigned slice, const ClientExit& exit, bool quiet) {
     return std::max(status, exit.status());
 }
 
-int run_pool(const LaunchOptions& options, const CommandLine& command) {
+Result<std::unique_ptr<SliceSource>> open_source(const PoolOptions& options, const Profile& profile,
+                                                 GrantedFiles files, Supervisor& supervisor) {
+    if (options.device.empty() && files.empty()) {
+        const unsigned places = options.has_jobs() ? options.at_once(profile) : profile.slices;
+        return std::make_unique<PlainSlices>(places, cgroup_limits(profile));
+    }
+    return LocalSlices::open(profile, options.device, std::move(files), supervisor, options.quiet);
+}
+
+/// One client of `spec` in every slice at once: all or none.
+int run_everywhere(Supervisor& supervisor, SliceSource& source, const Profile& profile,
+                   const SandboxSpec& spec, bool quiet) {
+    int worst = 0;                      // of the clients
+    int failed = 0;                     // of postern itself, which counts for more
+    std::map<size_t, unsigned> slices;  // by the supervisor's number
+    while (slices.size() < profile.slices && failed == 0) {
+        auto started = source.start(spec);
+        if (!started) {
+            failed = report(started.error().why.error, started.error().why.exit_status);
+        } else if (!*started) {
+            failed = report(Error{"not every slice is free, and this is for all of them at once", 0},
+                            kLaunchFailed);
+        } else {
+            slices[supervisor.add(std::move((*started)->client))] = (*started)->slice;
+        }
+    }
+    // One client less than asked for is not what was asked for.
+    if (failed != 0) {
+        for (const auto& [number, slice] : slices) supervisor.client(number)->kill();
+    }
+    while (supervisor.running() > 0) {
+        auto ended = supervisor.wait_any();
+        if (!ended) return report(ended.error(), kLaunchFailed);
+        const unsigned slice = slices.at(ended->client);
+        if (failed == 0) worst = worse(worst, slice, ended->exit, quiet);
+        if (auto cleaned = source.end(slice); !cleaned) failed = report(cleaned.error(), kLaunchFailed);
+    }
+    if (auto closed = source.close(); !closed) failed = report(closed.error(), kLaunchFailed);
+    return failed != 0 ? failed : worst;
+}
+
+int print_plan(const PoolOptions& options, const Profile& profile, const SandboxSpec& spec,
+               const std::vector<Job>& jobs) {
+    auto plan = forecast_plan(profile, options.device);
+    if (!plan) return report(plan.error(), kLaunchFailed);
+    Json text{
+        {"postern", 1}, {"profile", profile.name}, {"device", *plan}, {"sandbox", describe_sandbox(spec)}};
+    if (options.has_jobs()) {
+        text["jobs"] = Json::array();
+        for (const Job& job : jobs) text["jobs"].push_back({{"job", job.number}, {"command", job.command}});
+    } else {
+        text["command"] = spec.argv;
+    }
+    fmt::print("{}\n", text.dump(2));
+    return 0;
+}
+
+int write_ctest_resources(const PoolOptions& options) {
+    auto profile = options.load();
+    if (!profile) return report(profile.error(), kLaunchFailed);
+    auto spec = describe_for_ctest(options, *profile);
+    if (!spec) return report(spec.error(), kLaunchFailed);
+    const std::string text = spec->dump(2) + "\n";
+    if (*options.ctest_resources == "-") return write_out(1, text) == 0 ? 0 : kLaunchFailed;
+    if (auto written = replace_file(*options.ctest_resources, text); !written)
+        return report(written.error(), kLaunchFailed);
+    return 0;
+}
+
+int run_pool(PoolOptions options, const CommandLine& words) {
+    if (auto fits = options.check(words); !fits) return report(fits.error(), kLaunchFailed);
+    if (options.ctest_resources) return write_ctest_resources(options);
     auto profile = options.load();
     if (!profile) return report(profile.error(), kLaunchFailed);
     auto spec = sandbox_from_profile(*profile, own_environment());
     if (!spec) return report(spec.error(), kLaunchFailed);
-    spec->argv = command;
-    if (auto present = check_command(*spec); !present)
-        return report(present.error().error, present.error().exit_status);
-    if (options.dry_run) {
-        auto plan = forecast_plan(*profile, options.device);
-        if (!plan) return report(plan.error(), kLaunchFailed);
-        fmt::print("{}\n", Json{{"postern", 1},
-                                {"profile", profile->name},
-                                {"command", command},
-                                {"device", *plan},
-                                {"sandbox", describe_sandbox(*spec)}}
-                               .dump(2));
-        return 0;
+    std::vector<Job> jobs;
+    if (options.has_jobs()) {
+        auto list = read_jobs(options, *profile, words);
+        if (!list) return report(list.error(), kLaunchFailed);
+        jobs = std::move(*list);
+    } else {
+        spec->argv = words;
+        if (auto present = check_command(*spec); !present)
+            return report(present.error().error, present.error().exit_status);
     }
+    if (options.dry_run) return print_plan(options, *profile, *spec, jobs);
 
     auto files = GrantedFiles::open(*profile);
     if (!files) return report(files.error(), kLaunchFailed);
+    if (options.has_jobs()) {
+        if (auto ready = prepare_files(options); !ready) return report(ready.error(), kLaunchFailed);
+    }
     auto supervisor = Supervisor::create();
     if (!supervisor) return report(supervisor.error(), kLaunchFailed);
-    auto broker = LocalBroker::open(*profile, options.device, std::move(*files));
-    if (!broker) return report(broker.error(), kLaunchFailed);
+    auto source = open_source(options, *profile, std::move(*files), *supervisor);
+    if (!source) return report(source.error(), kLaunchFailed);
     options.print_weakenings(*profile);
-    RefusalReport refusals(*supervisor, RefusalReport::Clients::Many);
-    if (!options.quiet) broker->tell(refusals);
-    int worst = 0;                      // of the clients
-    int failed = 0;                     // of postern itself, which counts for more
-    std::map<size_t, unsigned> slices;  // by the supervisor's number
-    for (unsigned slice = 0; slice < profile->slices && failed == 0; ++slice) {
-        auto client = broker->start(slice, *spec);
-        if (client) {
-            slices[supervisor->add(std::move(*client))] = slice;
-        } else {
-            failed = report(client.error().error, client.error().exit_status);
-        }
-    }
-    // One client less than asked for is not what was asked for: all or none.
-    if (failed != 0) {
-        for (const auto& [number, slice] : slices) supervisor->client(number)->kill();
-    }
-    while (supervisor->running() > 0) {
-        auto ended = supervisor->wait_any();
-        if (!ended) return report(ended.error(), kLaunchFailed);
-        const unsigned slice = slices.at(ended->client);
-        if (failed == 0) worst = worse(worst, slice, ended->exit, options.quiet);
-        if (auto cleaned = broker->end(slice); !cleaned) failed = report(cleaned.error(), kLaunchFailed);
-    }
-    if (auto closed = broker->close(); !closed) failed = report(closed.error(), kLaunchFailed);
-    return failed != 0 ? failed : worst;
+    if (options.has_jobs()) return run_jobs(options, *profile, *supervisor, **source, *spec, jobs);
+    return run_everywhere(*supervisor, **source, *profile, *spec, options.quiet);
 }
 
 }  // namespace
 
 Command add_pool_command(CLI::App& app) {
-    auto options = std::make_shared<LaunchOptions>();
-    CLI::App* command =
-        app.add_subcommand("pool", "run one client in every slice of a device at once, from one broker");
-    command->footer("usage: postern pool --device BDF --profile NAME|FILE [sandbox flags] -- CMD [ARG…]");
+    auto options = std::make_shared<PoolOptions>();
+    CLI::App* command = app.add_subcommand(
+        "pool", "run one client in every slice of a device at once, or a list of jobs over them");
+    command->footer(
+        "usage: postern pool --device BDF --profile NAME|FILE [sandbox flags] -- CMD [ARG…]\n"
+        "       postern pool [options] --commands FILE|-\n"
+        "       postern pool [options] -- [CMD [ARG…]] ::: VALUE…\n"
+        "       postern pool --device BDF --profile NAME|FILE --ctest-resources [FILE]");
     options->add_to(*command);
-    command->get_option("--device")->required();
-    command->get_option("--profile")->required();
-    return [options](const CommandLine& rest) { return run_pool(*options, rest); };
+    return [options](const CommandLine& rest) {
+        options->job_arguments = is_job_list(rest);
+        return run_pool(*options, rest);
+    };
 }
 
 }  // namespace postern

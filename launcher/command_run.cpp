@@ -2,13 +2,16 @@
 #include <fcntl.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 
 #include "broker-core/manifest.h"
+#include "broker-core/pci.h"
 #include "launcher/brokered.h"
 #include "launcher/commands.h"
 #include "launcher/compiled_run.h"
+#include "launcher/ctest_resources.h"
 #include "launcher/explain.h"
 #include "launcher/grant_log.h"
 #include "launcher/launch.h"
@@ -29,6 +32,7 @@ struct RunOptions : LaunchOptions {
     std::optional<uint64_t> slice;  ///< without: the first, or any free one of a broker's
     bool wait = false;
     std::string broker = "auto";
+    bool ctest = false;
     std::optional<int> info_fd;
     std::optional<int> status_fd;
     bool notify = false;
@@ -100,6 +104,25 @@ int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptio
     return status;
 }
 
+/// Takes the slice, and the device if none was named, that CTest has allotted to this test.
+Status take_allotted(RunOptions& options) {
+    POSTERN_ASSIGN(const CtestSlice allotted,
+                   allotted_slice([](const std::string& name) -> std::optional<std::string> {
+                       const char* value = std::getenv(name.c_str());
+                       return value != nullptr ? std::optional<std::string>(value) : std::nullopt;
+                   }));
+    options.slice = allotted.slice;
+    if (options.device.empty()) {
+        options.device = allotted.device;
+    } else if (!allotted.device.empty()) {
+        POSTERN_ASSIGN(const std::string named, parse_bdf(options.device));
+        if (named != allotted.device)
+            return fail("--ctest: CTest has allotted a slice of {}, and --device says {}", allotted.device,
+                        named);
+    }
+    return {};
+}
+
 /// The client of a grant that somebody else holds. This process has been moved into the grant's cgroup, and
 /// the client is born there.
 int run_brokered(Supervisor& supervisor, StatusReport& report_to, const RunOptions& options,
@@ -133,6 +156,9 @@ int run(RunOptions options, const std::optional<LaunchKey>& key, const CommandLi
     // Before postern has fds of its own that could pass for the caller's.
     auto status = StatusReport::open(options.info_fd, options.status_fd);
     if (!status) return report(status.error(), kLaunchFailed);
+    if (options.ctest) {
+        if (auto taken = take_allotted(options); !taken) return report(taken.error(), kLaunchFailed);
+    }
     std::optional<BrokerPlace> broker;
     if (!options.dry_run) {
         auto found = find_broker(options.broker, options.device);
@@ -190,10 +216,16 @@ Command add_run_command(CLI::App& app, const std::optional<LaunchKey>& key) {
     command->footer(
         "usage: postern run [--device BDF] [--profile NAME|FILE] [--slice N] [sandbox flags] -- CMD [ARG…]");
     options->add_to(*command);
+    CLI::Option* slice =
+        command
+            ->add_option("--slice", options->slice,
+                         "slice of the device; without, the first, or any free one of a broker's device")
+            ->type_name("N");
     command
-        ->add_option("--slice", options->slice,
-                     "slice of the device; without, the first, or any free one of a broker's device")
-        ->type_name("N");
+        ->add_flag("--ctest", options->ctest,
+                   "the slice, and the device, that CTest has allotted to this test (see postern pool "
+                   "--ctest-resources)")
+        ->excludes(slice);
     command->add_flag("--wait", options->wait, "wait until the broker has a slice free");
     command
         ->add_option("--broker", options->broker,

@@ -3,31 +3,12 @@
 
 #include <fmt/format.h>
 
+#include "launcher/utf8.h"
+
 namespace postern {
 namespace {
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
-
-/// Length of the sequence that `text` begins with, in UTF-8 (Unicode 15, table 3-7). 0: it begins with none;
-/// `bad` is then how many bytes could have begun one.
-std::size_t utf8_sequence(std::string_view text, std::size_t& bad) {
-    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-    const unsigned first = byte(0);
-    const std::size_t length = first < 0x80   ? 1
-                               : first < 0xC2 ? 0
-                               : first < 0xE0 ? 2
-                               : first < 0xF0 ? 3
-                               : first < 0xF5 ? 4
-                                              : 0;
-    bad = 1;
-    for (std::size_t i = 1; i < length; ++i) {
-        const unsigned low = i > 1 ? 0x80 : first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
-        const unsigned high = i > 1 ? 0xBF : first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
-        if (i >= text.size() || byte(i) < low || byte(i) > high) return 0;
-        bad = i + 1;
-    }
-    return length;
-}
 
 void append_escaped(std::string& to, char c) {
     switch (c) {

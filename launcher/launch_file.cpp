@@ -6,10 +6,9 @@
 
 #include <cerrno>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 
-#include "broker-core/scope_guard.h"
+#include "broker-core/file.h"
 #include "broker-core/unique_fd.h"
 #include "launcher/byte_archive.h"
 #include "launcher/launch_key.h"
@@ -100,22 +99,7 @@ Status write_launch_file(const std::string& path, const CompiledLaunch& launch) 
     writer.one(kKind);
     writer.one(*build);
     writer.one(encode_launch(launch));
-    const std::string bytes = sealed(writer.take());
-    // Under another name until it is whole: who is killed here, or runs it now, has the old one.
-    std::string fresh = path + ".XXXXXX";
-    const UniqueFd file(::mkostemp(fresh.data(), O_CLOEXEC));
-    if (!file) {
-        const int errnum = errno;
-        return fail_errno(errnum, "cannot make {}", fresh);
-    }
-    ScopeGuard removes([&fresh] { ::unlink(fresh.c_str()); });
-    if (::write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()) ||
-        ::fchmod(file.get(), 0644) != 0 || ::rename(fresh.c_str(), path.c_str()) != 0) {
-        const int errnum = errno;
-        return fail_errno(errnum, "cannot write {}", path);
-    }
-    removes.dismiss();
-    return {};
+    return replace_file(path, sealed(writer.take()));
 }
 
 Result<CompiledLaunch> read_launch_file(const std::string& path) {

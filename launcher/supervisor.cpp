@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstdint>
 
 namespace postern {
 namespace {
@@ -50,7 +51,8 @@ Supervisor::Supervisor(Supervisor&& other) noexcept
     : signals_(std::move(other.signals_)),
       old_mask_(other.old_mask_),
       owns_mask_(std::exchange(other.owns_mask_, false)),
-      asked_to_end_(other.asked_to_end_),
+      end_signals_(other.end_signals_),
+      first_end_signal_(other.first_end_signal_),
       next_(other.next_),
       slots_(std::move(other.slots_)),
       watches_(std::move(other.watches_)) {}
@@ -93,15 +95,26 @@ std::optional<int> Supervisor::take_signal() {
     signalfd_siginfo info = {};
     if (::read(signals_.get(), &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return std::nullopt;
     const int signal = static_cast<int>(info.ssi_signo);
-    if (asks_to_end(signal)) asked_to_end_ = true;
+    note(signal);
     return signal;
+}
+
+void Supervisor::note(int signal) {
+    if (!asks_to_end(signal)) return;
+    if (end_signals_++ == 0) first_end_signal_ = signal;
+}
+
+void Supervisor::forward(int signal) {
+    note(signal);
+    // Error: it has just ended, which the next wait sees.
+    for (Slot& slot : slots_) static_cast<void>(slot.client.send(signal));
 }
 
 void Supervisor::forward_signals() {
     signalfd_siginfo info = {};
     while (::read(signals_.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
         const int signal = static_cast<int>(info.ssi_signo);
-        if (asks_to_end(signal)) asked_to_end_ = true;
+        note(signal);
         for (Slot& slot : slots_) {
             // ^C at the terminal reaches a client in the launcher's session by itself; twice would be once
             // too often.
@@ -133,40 +146,50 @@ int Supervisor::enforce_limits() {
 }
 
 Result<Supervisor::Ended> Supervisor::wait_any() {
-    std::vector<pollfd> polled;
     while (true) {
-        const int timeout = enforce_limits();
-        polled.clear();
-        for (const Slot& slot : slots_) polled.push_back({slot.client.pidfd(), POLLIN, 0});
-        polled.push_back({signals_.get(), POLLIN, 0});
-        for (const Watch& each : watches_) polled.push_back({each.fd, POLLIN, 0});
-        if (::poll(polled.data(), polled.size(), timeout) < 0) {
-            const int errnum = errno;
-            if (errnum == EINTR) continue;
-            return fail_errno(errnum, "poll");
-        }
-        // Signals before ends: one that came first is still passed on to clients that live.
-        if (polled[slots_.size()].revents != 0) forward_signals();
-        for (std::size_t i = watches_.size(); i-- > 0;) {
-            const short events = polled[slots_.size() + 1 + i].revents;
-            if (events == 0) continue;
-            if ((events & POLLIN) != 0) {
-                watches_[i].ready();
-            } else {
-                // Hung up: it would be ready for ever, with nothing to read.
-                watches_.erase(watches_.begin() + static_cast<std::ptrdiff_t>(i));
-            }
-        }
-        for (std::size_t i = 0; i < slots_.size(); ++i) {
-            if (polled[i].revents == 0) continue;
-            Ended ended{slots_[i].number, slots_[i].client.wait()};
-            // A client that ended by itself in the moment of the kill has its own status.
-            if (slots_[i].timed_out && slots_[i].client.was_killed(ended.exit))
-                ended.exit = {ClientExit::Kind::TimeLimit, 0};
-            slots_.erase(slots_.begin() + static_cast<std::ptrdiff_t>(i));
-            return ended;
+        POSTERN_ASSIGN(const std::optional<Ended> ended, wait_event(std::nullopt));
+        if (ended) return *ended;
+    }
+}
+
+Result<std::optional<Supervisor::Ended>> Supervisor::wait_event(
+    std::optional<std::chrono::milliseconds> most) {
+    int timeout = enforce_limits();
+    if (most) {
+        const auto longest = static_cast<int>(std::clamp<std::int64_t>(most->count(), 0, 1'000'000));
+        timeout = timeout < 0 ? longest : std::min(timeout, longest);
+    }
+    std::vector<pollfd> polled;
+    for (const Slot& slot : slots_) polled.push_back({slot.client.pidfd(), POLLIN, 0});
+    polled.push_back({signals_.get(), POLLIN, 0});
+    for (const Watch& each : watches_) polled.push_back({each.fd, POLLIN, 0});
+    if (::poll(polled.data(), polled.size(), timeout) < 0) {
+        const int errnum = errno;
+        if (errnum == EINTR) return std::nullopt;
+        return fail_errno(errnum, "poll");
+    }
+    // Signals before ends: one that came first is still passed on to clients that live.
+    if (polled[slots_.size()].revents != 0) forward_signals();
+    for (std::size_t i = watches_.size(); i-- > 0;) {
+        const short events = polled[slots_.size() + 1 + i].revents;
+        if (events == 0) continue;
+        if ((events & POLLIN) != 0) {
+            watches_[i].ready();
+        } else {
+            // Hung up: it would be ready for ever, with nothing to read.
+            watches_.erase(watches_.begin() + static_cast<std::ptrdiff_t>(i));
         }
     }
+    for (std::size_t i = 0; i < slots_.size(); ++i) {
+        if (polled[i].revents == 0) continue;
+        Ended ended{slots_[i].number, slots_[i].client.wait()};
+        // A client that ended by itself in the moment of the kill has its own status.
+        if (slots_[i].timed_out && slots_[i].client.was_killed(ended.exit))
+            ended.exit = {ClientExit::Kind::TimeLimit, 0};
+        slots_.erase(slots_.begin() + static_cast<std::ptrdiff_t>(i));
+        return ended;
+    }
+    return std::nullopt;
 }
 
 }  // namespace postern

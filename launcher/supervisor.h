@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <csignal>
 #include <cstddef>
 #include <functional>
@@ -47,6 +48,12 @@ class Supervisor {
 
     /// Waits until a client ends. `running()` must not be 0. Error: poll(2) failed, which it does not.
     Result<Ended> wait_any();
+    /// The same, for callers that have other things to look after, with or without clients: returns nullopt
+    /// as soon as a signal has been forwarded, a watched fd was ready, or `most` is over.
+    Result<std::optional<Ended>> wait_event(std::optional<std::chrono::milliseconds> most);
+
+    /// Passes `signal` on to the clients, as if it had come from outside.
+    void forward(int signal);
 
     /// Takes a forwarded signal that came while no client was there to have it; nullopt if none did. For
     /// callers with slow work before the first client: SIGINT, SIGTERM, SIGHUP or SIGQUIT then means give up.
@@ -54,7 +61,10 @@ class Supervisor {
 
     /// Signals forwarded so far that ask to end (SIGINT SIGTERM SIGHUP SIGQUIT): a pool starts no further job
     /// then.
-    [[nodiscard]] bool asked_to_end() const { return asked_to_end_; }
+    [[nodiscard]] bool asked_to_end() const { return end_signals_ > 0; }
+    /// How many those were, and which came first (0: none).
+    [[nodiscard]] unsigned end_signals() const { return end_signals_; }
+    [[nodiscard]] int first_end_signal() const { return first_end_signal_; }
 
   private:
     struct Slot {
@@ -68,13 +78,15 @@ class Supervisor {
     };
 
     Supervisor() = default;
+    void note(int signal);
     void forward_signals();
     int enforce_limits();
 
     UniqueFd signals_;
     sigset_t old_mask_ = {};
     bool owns_mask_ = false;
-    bool asked_to_end_ = false;
+    unsigned end_signals_ = 0;
+    int first_end_signal_ = 0;
     std::size_t next_ = 0;
     std::vector<Slot> slots_;
     std::vector<Watch> watches_;

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/slice_numbers.h"
+
+#include <algorithm>
+
+namespace postern {
+
+std::optional<unsigned> SliceNumbers::take() {
+    const auto free = std::find(states_.begin(), states_.end(), State::Free);
+    if (free == states_.end()) return std::nullopt;
+    *free = State::Taken;
+    return static_cast<unsigned>(free - states_.begin());
+}
+
+unsigned SliceNumbers::in_service() const {
+    const auto retired = std::count(states_.begin(), states_.end(), State::Retired);
+    return static_cast<unsigned>(states_.size()) - static_cast<unsigned>(retired);
+}
+
+}  // namespace postern
