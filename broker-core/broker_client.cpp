@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <ctime>
@@ -17,8 +18,10 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kMaxFds = 250;
 constexpr int kAskEvery = 100;  ///< milliseconds
-/// A broker's restart takes a second or so; more where a machine is loaded.
+/// Without any broker: its restart takes a second or so, more where a machine is loaded.
 constexpr std::chrono::seconds kPatience{60};
+/// With brokers that go away whenever they are asked.
+constexpr std::chrono::seconds kMostPatience{600};
 
 Failure lost() {
     return Failure(Error{"the broker has gone away", ECONNRESET});
@@ -80,9 +83,11 @@ tl::expected<BrokeredGrant, BrokerDenial> ask_for_grant(const std::string& path,
     const auto refuse = [&](Error error, std::optional<BrokerRefusal> kind = std::nullopt) {
         return tl::unexpected(BrokerDenial{std::move(error).within("broker " + path), kind});
     };
-    const auto deadline = Clock::now() + kPatience;
+    const auto last = Clock::now() + kMostPatience;
+    auto deadline = Clock::now() + kPatience;
     while (true) {
         auto client = BrokerClient::connect(path);
+        if (client) deadline = std::min(Clock::now() + kPatience, last);
         Result<BrokerClient::Answer> answer =
             client ? client->ask(request, give_up) : Failure(client.error());
         if (!answer) {

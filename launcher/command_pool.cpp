@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "broker-core/file.h"
+#include "launcher/brokered_slices.h"
 #include "launcher/commands.h"
 #include "launcher/ctest_resources.h"
 #include "launcher/job_list.h"
@@ -35,7 +36,9 @@ int worse(int status, unsigned slice, const ClientExit& exit, bool quiet) {
 }
 
 Result<std::unique_ptr<SliceSource>> open_source(const PoolOptions& options, const Profile& profile,
-                                                 GrantedFiles files, Supervisor& supervisor) {
+                                                 const std::optional<BrokerPlace>& broker, GrantedFiles files,
+                                                 Supervisor& supervisor) {
+    if (broker) return BrokeredSlices::open(profile, options.device, *broker);
     if (options.device.empty() && files.empty()) {
         const unsigned places = options.has_jobs() ? options.at_once(profile) : profile.slices;
         return std::make_unique<PlainSlices>(places, cgroup_limits(profile));
@@ -106,6 +109,8 @@ int write_ctest_resources(const PoolOptions& options) {
 int run_pool(PoolOptions options, const CommandLine& words) {
     if (auto fits = options.check(words); !fits) return report(fits.error(), kLaunchFailed);
     if (options.ctest_resources) return write_ctest_resources(options);
+    const auto broker = options.choose_broker();
+    if (!broker) return report(broker.error(), kLaunchFailed);
     auto profile = options.load();
     if (!profile) return report(profile.error(), kLaunchFailed);
     auto spec = sandbox_from_profile(*profile, own_environment());
@@ -129,7 +134,7 @@ int run_pool(PoolOptions options, const CommandLine& words) {
     }
     auto supervisor = Supervisor::create();
     if (!supervisor) return report(supervisor.error(), kLaunchFailed);
-    auto source = open_source(options, *profile, std::move(*files), *supervisor);
+    auto source = open_source(options, *profile, *broker, std::move(*files), *supervisor);
     if (!source) return report(source.error(), kLaunchFailed);
     options.print_weakenings(*profile);
     if (options.has_jobs()) return run_jobs(options, *profile, *supervisor, **source, *spec, jobs);

@@ -92,8 +92,13 @@ int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptio
         status = supervise_granted(
             supervisor, report_to, std::move(*client),
             {place.grant, options.device, options.device.empty() ? "" : std::to_string(slice), profile.name},
-            {spec.namespaces, place.cgroup->path(), place.grant, place.cgroup->fd(), !spec.seccomp.empty(),
-             false, {}});
+            {spec.namespaces,
+             place.cgroup->path(),
+             place.grant,
+             place.cgroup->fd(),
+             !spec.seccomp.empty(),
+             false,
+             {}});
     } else {
         status = report(client.error().error, client.error().exit_status);
     }
@@ -159,13 +164,8 @@ int run(RunOptions options, const std::optional<LaunchKey>& key, const CommandLi
     if (options.ctest) {
         if (auto taken = take_allotted(options); !taken) return report(taken.error(), kLaunchFailed);
     }
-    std::optional<BrokerPlace> broker;
-    if (!options.dry_run) {
-        auto found = find_broker(options.broker, options.device);
-        if (!found) return report(found.error(), kLaunchFailed);
-        broker = std::move(*found);
-        if (broker && options.profile.empty()) options.profile = broker->profile;
-    }
+    const auto broker = options.choose_broker();
+    if (!broker) return report(broker.error(), kLaunchFailed);
     std::vector<ReadFile> read;
     auto profile = options.load(&read);
     if (!profile) return report(profile.error(), kLaunchFailed);
@@ -202,8 +202,8 @@ int run(RunOptions options, const std::optional<LaunchKey>& key, const CommandLi
             if (relay) relay->begin(*supervisor, client);
         });
     }
-    if (broker)
-        return run_brokered(*supervisor, *status, options, *profile, std::move(*spec), *broker, relay.get());
+    if (*broker)
+        return run_brokered(*supervisor, *status, options, *profile, std::move(*spec), **broker, relay.get());
     return run_on_grant(*supervisor, *status, options, *profile, *spec, std::move(*files), relay.get());
 }
 
@@ -227,13 +227,6 @@ Command add_run_command(CLI::App& app, const std::optional<LaunchKey>& key) {
                    "--ctest-resources)")
         ->excludes(slice);
     command->add_flag("--wait", options->wait, "wait until the broker has a slice free");
-    command
-        ->add_option("--broker", options->broker,
-                     "socket of a broker that is to be asked for the device; auto: the usual one, if it has "
-                     "the device "
-                     "or the caller is not root; none: own the device")
-        ->type_name("PATH")
-        ->capture_default_str();
     command
         ->add_option("--info-fd", options->info_fd,
                      "write the pid and the namespaces to this open file, in JSON, when the client runs")

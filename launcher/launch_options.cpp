@@ -19,6 +19,13 @@ void LaunchOptions::add_to(CLI::App& command) {
     command.add_flag("--dry-run", dry_run, "print the whole plan and do nothing");
     command.add_flag("--json", json, "print the plan as JSON");
     command.add_flag("--quiet", quiet, "do not print what the profile weakens and what the guard refuses");
+    command
+        .add_option("--broker", broker,
+                    "socket of a broker that is to be asked for the device; auto: the usual one, if it has "
+                    "the device or "
+                    "the caller is not root; none: own the device")
+        ->type_name("PATH")
+        ->capture_default_str();
     sandbox.add_to(command);
     command.prefix_command();  // the first word that is no option begins the client's command line
 }
@@ -47,6 +54,13 @@ Result<Profile> LaunchOptions::load(std::vector<ReadFile>* read) const {
             loaded.name);
     }
     return loaded;
+}
+
+Result<std::optional<BrokerPlace>> LaunchOptions::choose_broker() {
+    if (dry_run) return std::optional<BrokerPlace>();
+    POSTERN_ASSIGN(auto place, find_broker(broker, device));
+    if (place && profile.empty()) profile = place->profile;
+    return place;
 }
 
 std::vector<std::string> LaunchOptions::spoken_weakenings(const Profile& loaded) const {

@@ -615,6 +615,20 @@ bool RunningClient::read_identity() {
     return true;
 }
 
+RunningClient RunningClient::behind(pid_t pid, UniqueFd pidfd, UniqueFd status_pipe,
+                                    const ClientIdentity& identity, const Limits& limits) {
+    RunningClient client;
+    client.init_pid_ = pid;
+    client.pidfd_ = std::move(pidfd);
+    client.status_pipe_ = std::move(status_pipe);
+    client.identity_ = identity;
+    client.started_ = std::chrono::steady_clock::now();
+    client.time_limit_ = limits.time;
+    client.cpu_limit_ = limits.cpu;
+    client.own_session_ = limits.own_session;
+    return client;
+}
+
 RunningClient& RunningClient::operator=(RunningClient&& other) noexcept {
     if (this == &other) return *this;
     if (pidfd_) {

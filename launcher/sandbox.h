@@ -61,6 +61,17 @@ class RunningClient {
     RunningClient& operator=(const RunningClient&) = delete;
     ~RunningClient();
 
+    struct Limits {
+        std::optional<std::chrono::milliseconds> time;
+        std::optional<std::chrono::seconds> cpu;
+        bool own_session = true;
+    };
+    /// One that another launcher, this process's child `pid`, has started just now, and whose end that tells
+    /// through `status_pipe` as init does. To this process that launcher stands for init: its end is the
+    /// client's.
+    [[nodiscard]] static RunningClient behind(pid_t pid, UniqueFd pidfd, UniqueFd status_pipe,
+                                              const ClientIdentity& identity, const Limits& limits);
+
     /// pid, seen from the launcher, of the sandbox's init: the client's parent, and with a pid namespace its
     /// pid 1.
     [[nodiscard]] pid_t init_pid() const { return init_pid_; }

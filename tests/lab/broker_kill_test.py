@@ -26,14 +26,16 @@ class Visitors(threading.Thread):
     def __init__(self, test, uid):
         super().__init__(daemon=True)
         self.test, self.uid = test, uid
-        self.served, self.failed = 0, []
+        self.served, self.failed, self.longest = 0, [], 0
         self.over = threading.Event()
 
     def run(self):
         while not self.over.is_set():
+            begin = time.monotonic()
             result = self.test.run_client(CLIENT, "--reads", 50, who=as_user(self.uid), device=BLK2, flags=["--wait"], timeout=300)
             if result.returncode == 0 and "50 verified" in result.stdout:
                 self.served += 1
+                self.longest = max(self.longest, time.monotonic() - begin) if self.served < 3 else self.longest
             else:
                 self.failed.append((result.returncode, result.stdout, result.stderr))
 
@@ -74,10 +76,17 @@ class Killed(BrokerLab):
         for each in visitors:
             self.addCleanup(each.end)
             each.start()
+        # Most die while they begin or in their first grant, every fifth has time for a few: as this machine is fast now.
+        self.assertTrue(wait_until(lambda: all(each.served for each in visitors), PATIENCE), self.log())
+        start = time.monotonic()
+        self.kill9()
+        self.start_broker()
+        restart = time.monotonic() - start
+        visit = max(each.longest for each in visitors)
+        print(f"a restart takes {restart:.2f} s, a visit {visit:.2f} s", flush=True)
         begin = time.monotonic()
         for number in range(KILLS):
-            # Most die while they begin, or in their first grant; every tenth has time for a few.
-            time.sleep(dice.uniform(0, 1.5 if number % 10 == 0 else 0.25))
+            time.sleep(dice.uniform(0, restart + (2 * visit if number % 5 == 0 else 0)))
             self.kill9()
             self.broker = self.spawn()
             self.assertEqual([each.poll() for each in clients], [None] * 4, f"a client ended in round {number}")

@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""`postern broker` as its callers use it: run, pool, ps, revoke. Runs as root in the guest; see tests/lab/README.md."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+import unittest
+
+from broker_lab import ALICE, BLK, BOB, CAROL, CLIENT, EDU, PATIENCE, POSTERN, BrokerLab, as_user, on_blk, postern, wait_until
+
+ALL = [{"allow": [{"users": [ALICE, BOB]}]}]
+
+
+class Callers(BrokerLab):
+    def spawn(self, *args, who=(), flags=()):
+        process = subprocess.Popen([*who, POSTERN, "run", "--broker", self.path, "--device", BLK, *flags, "--", *map(str, args)],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def grants(self):
+        with self.client() as client:
+            return client.grants()
+
+    def has_live(self, count):
+        return wait_until(lambda: len([each for each in self.grants() if each["state"] == "live"]) == count, PATIENCE)
+
+    def test_an_ordinary_user_reads_and_verifies(self):
+        self.start_broker(ALL)
+        for flags in ([], ["--wait", "irq"]):
+            result = self.run_client(CLIENT, "--reads", 2000, *flags, who=as_user(ALICE))
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn("2000 verified", result.stdout)
+        # Without --profile it is the broker's.
+        result = subprocess.run([*as_user(BOB), POSTERN, "run", "--broker", self.path, "--device", BLK, "--", CLIENT, "--reads", "100"],
+                                capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.free_again()
+
+    def test_statuses_are_those_of_run(self):
+        self.start_broker(ALL)
+        who = as_user(ALICE)
+        for command, flags, status in ((["/bin/true"], [], 0), (["/bin/sh", "-c", "exit 3"], [], 3), (["/no/such"], [], 127), (["/etc/passwd"], [], 126),
+                                       (["/bin/sh", "-c", "kill -9 $$"], [], 137), (["/bin/sleep", "60"], ["--time-limit", "300ms"], 124)):
+            result = self.run_client(*command, who=who, flags=flags)
+            self.assertEqual(result.returncode, status, (command, result.stderr))
+        client = self.spawn("/bin/sleep", "60", who=who)
+        self.assertTrue(self.has_live(1))
+        client.send_signal(signal.SIGTERM)
+        self.assertEqual(client.wait(PATIENCE), 128 + signal.SIGTERM)
+        self.free_again()
+
+    def test_four_users_at_once_and_no_fifth(self):
+        self.start_broker(ALL)
+        clients = [self.spawn(CLIENT, "--reads", "1000000000", who=as_user(uid)) for uid in (ALICE, BOB, ALICE, BOB)]
+        self.assertTrue(self.has_live(4), self.log())
+        self.assertEqual(sorted(each["slice"] for each in self.grants()), [0, 1, 2, 3])
+        full = self.run_client(who=as_user(ALICE))
+        self.assertEqual(full.returncode, 125)
+        self.assertIn("no slice is free", full.stderr)
+        taken = self.run_client(who=as_user(ALICE), flags=["--slice", 2])
+        self.assertIn("slice 2 is in use", taken.stderr)
+        # One waits, and gets the slice of the one that is killed; the others go on.
+        waiting = self.spawn(CLIENT, "--reads", "100", who=as_user(ALICE), flags=["--wait"])
+        time.sleep(0.5)
+        self.assertIsNone(waiting.poll())
+        clients[1].kill()
+        out, err = waiting.communicate(timeout=PATIENCE)
+        self.assertEqual(waiting.returncode, 0, err)
+        self.assertIn("100 verified", out)
+        self.assertEqual([clients[i].poll() for i in (0, 2, 3)], [None] * 3)
+
+    def test_who_may_not(self):
+        self.start_broker([{"allow": [{"users": [ALICE], "slices": [1]}, {"groups": [7000], "most": 1}]}])
+        result = self.run_client(who=as_user(CAROL))
+        self.assertEqual(result.returncode, 125)
+        self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+        self.assertIn(f"uid {CAROL}", result.stderr)
+        self.assertEqual(self.run_client(who=as_user(ALICE)).returncode, 0, "the control")
+        self.assertIn("may not have slice 0", self.run_client(who=as_user(ALICE), flags=["--slice", 0]).stderr)
+        self.assertEqual(self.run_client(who=as_user(CAROL, groups=[7000])).returncode, 0, "the control, by a supplementary group")
+        other = self.run_client(who=as_user(ALICE), device=EDU)
+        self.assertEqual(other.returncode, 125)
+        wrong = self.run_client(who=as_user(ALICE), profile="edu")
+        self.assertIn("has it under profile virtio-blk-queue", wrong.stderr)
+
+    def test_root_uses_the_broker_that_has_the_device(self):
+        self.start_broker(ALL)
+        self.assertEqual(self.run_client(CLIENT, "--reads", 100).returncode, 0)
+        alone = on_blk("--broker", "none", "--", "/bin/true")
+        self.assertEqual(alone.returncode, 125, "the broker has the group open")
+        self.assertIn("busy", alone.stderr.lower())
+        self.stop_broker()
+        self.assertEqual(on_blk("--broker", "none", "--", "/bin/true").returncode, 0, "the control")
+
+    def test_no_broker(self):
+        result = subprocess.run([*as_user(ALICE), POSTERN, "run", "--device", BLK, "--profile", "virtio-blk-queue", "--", "/bin/true"],
+                                capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(result.returncode, 125)
+        self.assertIn("needs root", result.stderr)
+        named = self.run_client(who=as_user(ALICE))
+        self.assertEqual(named.returncode, 125)
+        self.assertIn(self.path, named.stderr)
+
+    def test_revoke(self):
+        self.start_broker(ALL)
+        script = ("import os,sys,fcntl,time\nos.write(1,b'ready\\n')\nsys.stdin.readline() if 0 else time.sleep(2)\n"
+                  "try: fcntl.ioctl(4, 0x3b6b, bytearray(b'\\x18'+b'\\0'*23)); print('allowed')\nexcept OSError as e: print('refused', e.errno)\n")
+        client = self.spawn("/usr/bin/python3", "-c", script, who=as_user(ALICE))
+        self.assertEqual(client.stdout.readline(), "ready\n")
+        grant = self.grants()[0]["grant"]
+        other = self.child(lambda child: self.client().ask({"op": "revoke", "grant": grant}), uid=BOB)
+        with self.assertRaises(Exception) as refused:
+            other.result()
+        self.assertIn("no live grant", str(refused.exception))
+        owner = self.child(lambda child: self.client().ask({"op": "revoke", "grant": grant})[0]["revoked"], uid=ALICE)
+        self.assertIn("is refused", owner.result())
+        self.assertEqual(client.communicate(timeout=PATIENCE)[0], "refused 1\n")
+        control = self.spawn("/usr/bin/python3", "-c", script, who=as_user(ALICE))
+        self.assertEqual(control.communicate(timeout=PATIENCE)[0], "ready\nallowed\n")
+
+    def test_a_pool(self):
+        """A job server of an ordinary user over the slices of a broker."""
+        self.start_broker(ALL)
+        jobs = f"{self.folder}/jobs"
+        with open(jobs, "w") as file:
+            file.write(f"{CLIENT} --reads 200\n" * 12 + "/bin/sh -c 'exit 7'\n")
+        summary = f"{self.folder}/summary.json"
+        open(summary, "w").close()
+        os.chmod(self.folder, 0o777)
+        result = subprocess.run([*as_user(ALICE), POSTERN, "pool", "--broker", self.path, "--device", BLK, "--commands", jobs, "--summary", summary],
+                                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+        self.assertEqual(result.returncode, 7, result.stdout + result.stderr)
+        with open(summary) as file:
+            told = json.load(file)
+        statuses = [job["status"] for job in told["jobs"]]
+        self.assertEqual(statuses, [0] * 12 + [7], result.stderr)
+        self.assertEqual(result.stdout.count("200 verified"), 12)
+        self.free_again()
+        # A time limit of a job's, and all slices at once.
+        late = subprocess.run([*as_user(ALICE), POSTERN, "pool", "--broker", self.path, "--device", BLK, "--timeout", "500ms", "--", "sleep", ":::", "60", "0"],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+        self.assertEqual(late.returncode, 124, late.stdout + late.stderr)
+        everywhere = subprocess.run([*as_user(ALICE), POSTERN, "pool", "--broker", self.path, "--device", BLK, "--", CLIENT, "--reads", "50"],
+                                    stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+        self.assertEqual(everywhere.returncode, 0, everywhere.stdout + everywhere.stderr)
+        self.assertEqual(everywhere.stdout.count("50 verified"), 4)
+        self.free_again()
+
+    def test_a_pool_that_is_interrupted(self):
+        self.start_broker(ALL)
+        pool = subprocess.Popen([*as_user(ALICE), POSTERN, "pool", "--broker", self.path, "--device", BLK, "--", "/bin/sleep", ":::", *["60"] * 9],
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(pool.kill)
+        self.assertTrue(self.has_live(4), self.log())
+        pool.send_signal(signal.SIGINT)
+        pool.communicate(timeout=PATIENCE)
+        self.assertNotEqual(pool.returncode, 0)
+        self.free_again()
+        # And one that is killed leaves nothing either.
+        pool = subprocess.Popen([*as_user(ALICE), POSTERN, "pool", "--broker", self.path, "--device", BLK, "--", "/bin/sleep", ":::", *["60"] * 9],
+                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(pool.kill)
+        self.assertTrue(self.has_live(4), self.log())
+        pool.kill()
+        pool.wait()
+        self.free_again()
+
+    def test_the_configuration_is_read_anew(self):
+        self.start_broker(ALL)
+        self.assertEqual(self.run_client(who=as_user(CAROL)).returncode, 125)
+        self.write_config([{"allow": [{"users": [CAROL]}]}])
+        self.broker.send_signal(signal.SIGHUP)
+        self.assertTrue(wait_until(lambda: self.run_client(who=as_user(CAROL)).returncode == 0, PATIENCE), self.log())
+        self.assertEqual(self.run_client(who=as_user(ALICE)).returncode, 125)
+        self.free_again()
+
+    def test_a_second_broker_and_one_that_is_not_root(self):
+        self.start_broker(ALL)
+        second = postern("broker", "--config", self.config, "--socket", self.path)
+        self.assertEqual(second.returncode, 125)
+        self.assertIn("a broker is running already", second.stderr)
+        self.assertServes()
+        user = subprocess.run([*as_user(ALICE), POSTERN, "broker"], capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(user.returncode, 125)
+        self.assertIn("needs root", user.stderr)
+
+    def test_stop_waits_for_nobody_unless_told(self):
+        self.start_broker(ALL)
+        client = self.spawn("/bin/sleep", "60", who=as_user(ALICE))
+        self.assertTrue(self.has_live(1))
+        busy = postern("broker", "--socket", self.path, "--stop")
+        self.assertEqual(busy.returncode, 1)
+        self.assertIn("there are live grants", busy.stderr)
+        self.stop_broker(kill=True)
+        self.assertEqual(client.wait(PATIENCE), -signal.SIGKILL)
+
+
+class UsualSocket(BrokerLab):
+    """The commands that look for the broker by themselves, at /run/postern-broker/socket."""
+
+    def setUp(self):
+        super().setUp()
+        self.path = "/run/postern-broker/socket"
+
+    def test_ps_and_revoke(self):
+        self.start_broker(ALL)
+        client = subprocess.Popen([*as_user(ALICE), POSTERN, "run", "--device", BLK, "--", "/bin/sleep", "60"], stdin=subprocess.DEVNULL)
+        self.addCleanup(client.wait)
+        self.addCleanup(client.kill)
+
+        def rows(*who):
+            result = subprocess.run([*who, POSTERN, "ps", "--json"], capture_output=True, text=True, timeout=PATIENCE)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            return json.loads(result.stdout)
+        self.assertTrue(wait_until(lambda: [row["state"] for row in rows()] == ["live"], PATIENCE))
+        row = rows()[0]
+        self.assertEqual((row["uid"], row["device"], row["slice"], row["profile"]), (ALICE, BLK, 0, "virtio-blk-queue"))
+        self.assertTrue(row["clients"])
+        self.assertEqual([each["grant"] for each in rows(*as_user(ALICE))], [row["grant"]])
+        self.assertEqual(rows(*as_user(BOB)), [])
+        self.assertIn(f"{ALICE}", postern("ps").stdout)
+        stranger = subprocess.run([*as_user(BOB), POSTERN, "revoke", row["grant"]], capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(stranger.returncode, 1)
+        self.assertIn("no live grant", stranger.stderr)
+        mine = subprocess.run([*as_user(ALICE), POSTERN, "revoke", "--kill", row["grant"]], capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(mine.returncode, 0, mine.stderr)
+        client.wait(PATIENCE)
+        self.assertTrue(wait_until(lambda: rows() == [], PATIENCE))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
