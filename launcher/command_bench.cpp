@@ -12,6 +12,7 @@
 #include "broker-core/profile_reader.h"
 #include "broker-core/programs.h"
 #include "launcher/bench_report.h"
+#include "launcher/broker_bench.h"
 #include "launcher/commands.h"
 #include "launcher/launch.h"
 #include "launcher/launch_bench.h"
@@ -237,6 +238,25 @@ int run_launch_bench(const LaunchBenchOptions& measured, const BenchOptions& opt
     return 0;
 }
 
+int run_broker_bench(const BrokerBenchOptions& measured, const BenchOptions& options) {
+    const auto results = measure_grants(measured, [&](unsigned round) -> Status {
+        tell("postern: bench broker: round {} of {}\n", round + 1, measured.rounds);
+        return {};
+    });
+    if (!results) return report(Error(results.error()).within("bench broker"), kFailed);
+    Json document{{"postern", 1}, {"figures", Json::array()}};
+    for (const BenchResult& figure : *results) {
+        document["figures"].push_back(bench_json(figure));
+        document["figures"].back()["name"] = figure.name;
+        if (!options.json) fmt::print("{}\n", bench_table(figure));
+    }
+    if (options.json) fmt::print("{}\n", document.dump(2));
+    if (options.report_folder.empty()) return 0;
+    if (auto written = write_bench_report(options.report_folder, document, *results); !written)
+        return report(written.error(), kFailed);
+    return 0;
+}
+
 }  // namespace
 
 Command add_bench_command(CLI::App& app) {
@@ -277,7 +297,32 @@ Command add_bench_command(CLI::App& app) {
         ->add_option("--report", options->report_folder,
                      "also write bench.json and a chart of each table there")
         ->type_name("DIR");
+    auto brokered = std::make_shared<BrokerBenchOptions>();
+    CLI::App* broker = command->add_subcommand(
+        "broker", "grants from `postern broker`, in-process, and the same sandbox without a device");
+    broker->add_option("--device", brokered->device, "a device bound to vfio-pci that nobody has")
+        ->type_name("BDF")
+        ->required();
+    broker->add_option("--profile", brokered->profile, "profile of the device")
+        ->type_name("NAME|FILE")
+        ->capture_default_str();
+    broker->add_option("--rounds", brokered->rounds, "rounds, each with every side")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    broker
+        ->add_option("--grants", brokered->grants, "grants of each side in one round, alone and all at once")
+        ->check(CLI::Range(1, 10000))
+        ->capture_default_str();
+    broker->add_option("--jobs", brokered->jobs, "jobs of 100 ms of each side in one round")
+        ->check(CLI::Range(0, 10000))
+        ->capture_default_str();
+    broker->add_flag("--json", options->json, "JSON instead of the tables");
+    broker
+        ->add_option("--report", options->report_folder,
+                     "also write bench.json and a chart of each table there")
+        ->type_name("DIR");
     return [=](const CommandLine&) {
+        if (broker->parsed()) return run_broker_bench(*brokered, *options);
         return launch->parsed() ? run_launch_bench(*measured, *options) : run_bench(*options);
     };
 }
