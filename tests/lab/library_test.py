@@ -18,7 +18,7 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from e2e_test import BUILD, EDU, Lab, cgroups, config_space, driver, has_mseal, links_pinned, postern, processes, wait_until
+from e2e_test import BUILD, EDU, Lab, cgroups, config_space, driver, has_mseal, links_pinned, postern, processes, state, wait_until
 from libpostern import (DMABUF, EXITED, FORWARD_ANYONE, FORWARD_NEVER, MMAP, PREAD, READ, SHARED_PAGE, SIGNALED, WRITE, Library, Memory,
                         Region)
 
@@ -128,6 +128,19 @@ class Nvme(Tidy):
             self.assertEqual((report["depth"], report["reads"], report["verified"]), (32, 8000, 8000))
         print("    reads/s:", *(round(r["reads_per_second"]) for r in reports), file=sys.stderr)
         self.assertIn("weakened: all doorbells", result.stderr)
+
+    def test_clients_ask_nobody(self):
+        """They go on to their end while the server is stopped."""
+        server = self.start("--clients", 2, "--", CLIENT, "--reads", 20000, "--json")
+        for _ in range(2):
+            self.await_line(server, "client runs")
+        server.send_signal(signal.SIGSTOP)
+        reports = [json.loads(server.stdout.readline()) for _ in range(2)]
+        self.assertEqual(state(server.pid), "T")  # the control: it has slept through it
+        server.send_signal(signal.SIGCONT)
+        self.assertEqual([r["verified"] for r in reports], [20000, 20000])
+        server.communicate(timeout=60)
+        self.assertEqual(server.returncode, 0)
 
     def test_wrong_data_is_seen(self):
         """The control: one changed byte on the disk, written through the kernel's own driver."""
