@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -242,6 +243,22 @@ class Nvme(Tidy):
         server.communicate(timeout=60)
         self.assertEqual(server.returncode, 0)
         self.assertFalse(os.path.exists(path))
+
+
+class Documentation(Tidy):
+    def test_its_example_runs(self):
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "libpostern.md")) as page:
+            text = re.search(r"^    #include.*?^    }$", page.read(), re.M | re.S).group()
+        source, program = f"{self.folder}/example.c", f"{self.folder}/example"
+        with open(source, "w") as file:
+            file.write(textwrap.dedent(text))
+        subprocess.run(["cc", f"-I{BUILD}/include", source, "-o", program, f"-L{BUILD}/lib", "-lpostern", f"-Wl,-rpath,{BUILD}/lib"],
+                       check=True)
+        for device, status in ((EDU, 9), ("0000:00:1e.7", 125)):
+            result = subprocess.run([program, device, "/bin/sh", "-c", 'test "$LISTEN_FDNAMES" = manifest:device:dma.buffer && exit 9'],
+                                    capture_output=True, text=True, timeout=60)
+            self.assertEqual(result.returncode, status, result.stderr)
+            self.assertEqual(len(result.stderr.splitlines()), 0 if status == 9 else 1, result.stderr)
 
 
 class OnEdu(Tidy):
