@@ -2,8 +2,12 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
-#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <climits>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -30,21 +34,23 @@ bool holds_profiles(const std::string& prefix) {
 }
 
 /// Profiles and the default seccomp filter lie in the tree that the library was installed in, not in the
-/// running program's: above the file that this function was loaded from, else where the build was meant to
-/// go.
+/// running program's: above the file that this function was loaded from (PREFIX/lib/TRIPLET/libpostern.so.0,
+/// or a program, statically), else where the build was meant to go.
 std::string find_prefix() {
+    constexpr int kMostLevels = 3;
     Dl_info info{};
     // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): what dladdr(3) takes
-    if (::dladdr(reinterpret_cast<const void*>(&libpostern_version), &info) != 0 &&
-        info.dli_fname != nullptr) {
-        std::string folder = info.dli_fname;
-        // A program, which is linked statically, may be named without its folder.
-        if (folder.find('/') == std::string::npos) folder = program_file();
-        for (size_t slash = folder.rfind('/'); slash != std::string::npos && slash != 0;
-             slash = folder.rfind('/')) {
-            folder.resize(slash);
-            if (holds_profiles(folder)) return folder;
-        }
+    const bool is_known = ::dladdr(reinterpret_cast<const void*>(&libpostern_version), &info) != 0 &&
+                          info.dli_fname != nullptr && std::strstr(info.dli_fname, ".so") != nullptr;
+    std::array<char, PATH_MAX> real{};
+    // Where the file is, whatever links lead to it, and whatever folder the process goes to later.
+    std::string folder =
+        is_known && ::realpath(info.dli_fname, real.data()) != nullptr ? real.data() : program_file();
+    for (int level = 0; level < kMostLevels; ++level) {
+        const size_t slash = folder.rfind('/');
+        if (slash == std::string::npos || slash == 0) break;
+        folder.resize(slash);
+        if (holds_profiles(folder)) return folder;
     }
     return LIBPOSTERN_PREFIX;
 }

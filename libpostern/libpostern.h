@@ -188,7 +188,9 @@ void libpostern_policy_free(struct libpostern_policy* policy);
 /* An empty grant with a cgroup of its own, which is its sandbox to the guard: in it, VFIO files that are not
  * in the grant are refused. `sandbox` (NULL: the profile "default") is what a launch looks like, its cgroup
  * limits hold here already; it is copied. A profile with time_limit is refused: the library has no timers,
- * wait with a time-out. `slice` is what the client reads in its manifest. Acquires the guard. */
+ * wait with a time-out. `slice` is what the client reads in its manifest. Acquires the guard. With cgroup
+ * limits the whole calling process may be moved into a leaf of its own cgroup until the last grant ends, as
+ * `postern run` is. */
 int libpostern_grant_new(struct libpostern_context* context, const struct libpostern_profile* sandbox,
                          unsigned slice, struct libpostern_grant** grant);
 /* 16 hexadecimal digits, as `postern ps` shows it. NULL for NULL. */
@@ -206,8 +208,8 @@ int libpostern_grant_add_dma(struct libpostern_grant* grant, const char* name, i
 /* Adds "irq.NAME": an eventfd that is wired to `vector` of VFIO irq `index`. Duplicated. */
 int libpostern_grant_add_irq(struct libpostern_grant* grant, const char* name, unsigned index,
                              unsigned vector, int eventfd);
-/* Adds any other fd under a name of the caller's: no ':' and none of the names above. VFIO's files, dma-bufs'
- * owners and iommufds are refused: they would be a way around the policy. Duplicated, not guarded. */
+/* Adds any other fd under a name of the caller's: no ':' and none of the names above. VFIO's files,
+ * iommufds and BPF objects are refused: they would be a way around the policy. Duplicated, not guarded. */
 int libpostern_grant_add_fd(struct libpostern_grant* grant, const char* name, int fd);
 /* The grant's fd of this name ("device": the guarded duplicate), borrowed until the grant ends. -ENOENT: it
  * has none. */

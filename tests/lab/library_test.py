@@ -15,10 +15,11 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from e2e_test import BUILD, EDU, Lab, cgroups, config_space, driver, has_mseal, links_pinned, postern, processes, wait_until
+from e2e_test import BUILD, EDU, Lab, cgroups, config_space, driver, has_mseal, links_pinned, postern, processes, state, wait_until
 from libpostern import (DMABUF, EXITED, FORWARD_ANYONE, FORWARD_NEVER, MMAP, PREAD, READ, SHARED_PAGE, SIGNALED, WRITE, Library, Memory,
                         Region)
 
@@ -129,6 +130,19 @@ class Nvme(Tidy):
         print("    reads/s:", *(round(r["reads_per_second"]) for r in reports), file=sys.stderr)
         self.assertIn("weakened: all doorbells", result.stderr)
 
+    def test_clients_ask_nobody(self):
+        """They go on to their end while the server is stopped."""
+        server = self.start("--clients", 2, "--", CLIENT, "--reads", 20000, "--json")
+        for _ in range(2):
+            self.await_line(server, "client runs")
+        server.send_signal(signal.SIGSTOP)
+        reports = [json.loads(server.stdout.readline()) for _ in range(2)]
+        self.assertEqual(state(server.pid), "T")  # the control: it has slept through it
+        server.send_signal(signal.SIGCONT)
+        self.assertEqual([r["verified"] for r in reports], [20000, 20000])
+        server.communicate(timeout=60)
+        self.assertEqual(server.returncode, 0)
+
     def test_wrong_data_is_seen(self):
         """The control: one changed byte on the disk, written through the kernel's own driver."""
         with changed_disk():
@@ -229,6 +243,22 @@ class Nvme(Tidy):
         server.communicate(timeout=60)
         self.assertEqual(server.returncode, 0)
         self.assertFalse(os.path.exists(path))
+
+
+class Documentation(Tidy):
+    def test_its_example_runs(self):
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "libpostern.md")) as page:
+            text = re.search(r"^    #include.*?^    }$", page.read(), re.M | re.S).group()
+        source, program = f"{self.folder}/example.c", f"{self.folder}/example"
+        with open(source, "w") as file:
+            file.write(textwrap.dedent(text))
+        subprocess.run(["cc", f"-I{BUILD}/include", source, "-o", program, f"-L{BUILD}/lib", "-lpostern", f"-Wl,-rpath,{BUILD}/lib"],
+                       check=True)
+        for device, status in ((EDU, 9), ("0000:00:1e.7", 125)):
+            result = subprocess.run([program, device, "/bin/sh", "-c", 'test "$LISTEN_FDNAMES" = manifest:device:dma.buffer && exit 9'],
+                                    capture_output=True, text=True, timeout=60)
+            self.assertEqual(result.returncode, status, result.stderr)
+            self.assertEqual(len(result.stderr.splitlines()), 0 if status == 9 else 1, result.stderr)
 
 
 class OnEdu(Tidy):
