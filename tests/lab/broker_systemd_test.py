@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""`postern broker` as its units start it, under a booted systemd: by its first caller, killed, reloaded, stopped. Runs as root in the
+guest with systemd as pid 1; see tests/lab/README.md."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+sys.dont_write_bytecode = True
+BUILD = os.environ["POSTERN_BUILD"]
+BLK = os.environ["LAB_VIRTIO_BLK"]
+REPOSITORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+CLIENT = f"{BUILD}/examples/virtio-blk-client"
+POSTERN = "/usr/local/bin/postern"
+ALICE = 5
+SERVICE = "postern-broker.service"
+PATIENCE = 90
+
+
+def run(*words, user=None, timeout=PATIENCE):
+    who = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user is not None else []
+    return subprocess.run([*who, *map(str, words)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
+
+
+def wait_until(condition, seconds=PATIENCE):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return condition()
+
+
+def show(name):
+    return run("systemctl", "show", "-P", name, SERVICE).stdout.strip()
+
+
+def grants():
+    result = run(POSTERN, "ps", "--json")
+    return json.loads(result.stdout) if result.returncode == 0 else None
+
+
+class Units(unittest.TestCase):
+    def tearDown(self):
+        # What went wrong is in the journal alone.
+        if any(error for _, error in getattr(self._outcome, "errors", []) or []) or (self._outcome.result.failures or self._outcome.result.errors):
+            print(run("journalctl", "-b", "--no-pager", "-n", "40", "-u", SERVICE).stdout, file=sys.stderr)
+        run(POSTERN, "broker", "--stop", "--kill")
+        wait_until(lambda: show("ActiveState") in ("inactive", "active"), 20)
+
+    def spawn(self, *client):
+        process = subprocess.Popen(["setpriv", f"--reuid={ALICE}", f"--regid={ALICE}", "--clear-groups", POSTERN, "run", "--device", BLK, "--", *client],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def live(self, count):
+        return wait_until(lambda: len([each for each in grants() or [] if each["state"] == "live"]) == count)
+
+    def test_its_first_caller_starts_it(self):
+        result = run(POSTERN, "run", "--device", BLK, "--", CLIENT, "--reads", 500, user=ALICE)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertIn("500 verified", result.stdout)
+        self.assertEqual(show("ActiveState"), "active")
+
+    def test_killed_again_and_again(self):
+        clients = [self.spawn(CLIENT, "--reads", "1000000000") for _ in range(3)]
+        self.assertTrue(self.live(3))
+        before = sorted(each["grant"] for each in grants())
+        for number in range(12):
+            pid = int(show("MainPID"))
+            if pid != 0:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(number % 4 * 0.1)
+            if number % 3 == 2:
+                visitor = run(POSTERN, "run", "--device", BLK, "--wait", "--", CLIENT, "--reads", 50, user=ALICE)
+                self.assertEqual(visitor.returncode, 0, visitor.stdout + visitor.stderr)
+        self.assertEqual([each.poll() for each in clients], [None] * 3)
+        self.assertTrue(self.live(3))
+        self.assertEqual(sorted(each["grant"] for each in grants()), before)
+        revoked = run(POSTERN, "revoke", "--kill", before[0])
+        self.assertEqual(revoked.returncode, 0, revoked.stderr)
+        self.assertTrue(self.live(2))
+
+    def test_reloaded_and_restarted(self):
+        client = self.spawn(CLIENT, "--reads", "1000000000")
+        self.assertTrue(self.live(1))
+        before = grants()[0]["grant"]
+        for verb in ("reload", "restart"):
+            result = run("systemctl", verb, SERVICE)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertTrue(self.live(1))
+            self.assertEqual(grants()[0]["grant"], before)
+            self.assertIsNone(client.poll())
+
+    def test_it_is_confined(self):
+        said = run("systemd-analyze", "security", "--no-pager", SERVICE)
+        exposure = re.search(r"Overall exposure level for \S+: ([0-9.]+) (\w+)", said.stdout)
+        self.assertTrue(exposure, said.stdout + said.stderr)
+        print(f"systemd-analyze security: {exposure[1]} {exposure[2]}", file=sys.stderr)
+        self.assertIn(exposure[2], ("OK", "SAFE"))
+
+    def test_an_unprivileged_stranger(self):
+        result = run(POSTERN, "run", "--device", BLK, "--", "/bin/true", user=7)
+        self.assertEqual(result.returncode, 125)
+        self.assertIn("uid 7", result.stderr)
+
+    def test_a_limit_of_the_callers_unit_holds(self):
+        result = run("systemd-run", "--wait", "--pipe", "-q", "-p", f"User={ALICE}", "-p", "TasksMax=8", "--", POSTERN, "run", "--device", BLK, "--", "/bin/sh", "-c",
+                     "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; wait")
+        self.assertNotEqual(result.returncode, 0)
+        self.assertRegex(result.stderr.lower(), "fork|resource")
+        control = run("systemd-run", "--wait", "--pipe", "-q", "-p", f"User={ALICE}", "--", POSTERN, "run", "--device", BLK, "--", "/bin/sh", "-c",
+                      "for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait")
+        self.assertEqual(control.returncode, 0, control.stderr)
+
+
+if __name__ == "__main__":
+    for name in ("bin", "libexec", "share"):
+        shutil.copytree(f"{BUILD}/{name}", f"/usr/local/{name}", dirs_exist_ok=True)
+    shutil.copy(f"{BUILD}/examples/virtio-blk-setup", "/usr/local/libexec/postern/")
+    for unit in ("postern-broker.service", "postern-broker.socket"):
+        shutil.copy(f"{REPOSITORY}/packaging/systemd/{unit}", "/run/systemd/system/")
+    os.makedirs("/etc/postern/devices.d", mode=0o755, exist_ok=True)
+    with open("/etc/postern/devices.d/disk.json", "w") as file:
+        json.dump({"postern": 1, "device": BLK, "profile": "virtio-blk-queue", "bind": True, "allow": [{"users": [ALICE]}]}, file)
+    subprocess.run(["chmod", "-R", "go-w", "/etc/postern"], check=True)
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
+    subprocess.run(["systemctl", "start", "postern-broker.socket"], check=True)
+    unittest.main(verbosity=2)
