@@ -45,15 +45,15 @@ void visit_landlock(Archive& archive, Rules& rules) {
 template <typename Archive, typename Spec>
 void visit_scalars(Archive& archive, Spec& spec) {
     auto& [namespaces, root, mounts, seccomp, capabilities, keep_capabilities, no_new_privs, landlock,
-           rlimits, uid, gid, subids, uid_map, gid_map, own_ids, keep_groups, hostname, env, pid_variables, cwd, tell_folder,
-           time_limit, cpu_limit, cgroup_fd, tell_namespaces, new_session, new_keyring, loopback_up, argv,
-           argv0, fds, inherited_fds, make_targets, as_pid_1, no_more_user_namespaces,
+           rlimits, uid, gid, subids, uid_map, gid_map, own_ids, keep_groups, hostname, env, pid_variables,
+           cwd, tell_folder, time_limit, cpu_limit, cgroup_fd, tell_namespaces, new_session, new_keyring,
+           loopback_up, argv, argv0, fds, inherited_fds, make_targets, as_pid_1, no_more_user_namespaces,
            assert_no_more_user_namespaces, monotonic_offset, boottime_offset, net_path, joined_pid_namespace,
            late_user_fd, block_fd, sync_fd, lock_files, await_user_map] = spec;
     // Those are the launch's own: launch_key() knows no option that sets them.
-    static_cast<void>(std::tie(env, pid_variables, cgroup_fd, tell_namespaces, argv, argv0, fds, inherited_fds,
-                               joined_pid_namespace, late_user_fd, block_fd, sync_fd, lock_files,
-                               await_user_map, mounts));
+    static_cast<void>(std::tie(env, pid_variables, cgroup_fd, tell_namespaces, argv, argv0, fds,
+                               inherited_fds, joined_pid_namespace, late_user_fd, block_fd, sync_fd,
+                               lock_files, await_user_map, mounts));
     visit_root(archive, root);
     archive.one(namespaces);
     archive.one(seccomp);
