@@ -89,7 +89,7 @@ TEST(NotifyMessage, HoldsForNoise) {
     std::mt19937 dice(1);  // NOLINT(cert-msc51-cpp): the same every time
     for (int round = 0; round < 100000; ++round) {
         std::string message;
-        for (unsigned i = dice() % 12; i > 0; --i) message += pieces[dice() % std::size(pieces)];
+        for (auto i = dice() % 12; i > 0; --i) message += pieces[dice() % std::size(pieces)];
         std::string passed = filter_notify_message(message);
         ASSERT_LE(passed.size(), message.size());
         ASSERT_EQ(filter_notify_message(passed), passed);
