@@ -35,7 +35,8 @@ bool executable(const std::string& path) {
     return std::filesystem::is_regular_file(path, code) && ::access(path.c_str(), X_OK) == 0;
 }
 
-/// The child between fork and exec: only async-signal-safe calls. Reports errno through `failure`.
+/// The child between vfork and exec, in its parent's memory: only async-signal-safe calls. Reports errno
+/// through `failure`.
 struct Child {
     const char* file;
     char* const* argv;
@@ -85,6 +86,14 @@ struct Child {
         fail();
     }
 };
+
+/// In a frame of its own: what the child does to the stack is not the caller's. A copy of the memory would
+/// cost more than the program, which a pool runs twice between two jobs.
+[[gnu::noinline]] pid_t start(Child& child) {
+    const pid_t pid = ::vfork();
+    if (pid == 0) child.run();
+    return pid;
+}
 
 /// Copies the program's output to our stderr until it ends; remembers the last line that says anything.
 class OutputRelay {
@@ -205,12 +214,11 @@ Status run_program(const ProgramLine& line, const std::string& folder, const Bor
     const UniqueFd signals(
         on_signals == ProgramSignals::End ? ::signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK) : -1);
 
-    const pid_t pid = ::fork();
+    const pid_t pid = start(child);
     if (pid < 0) {
         const int error = errno;
-        return fail_errno(error, "{}: fork", context);
+        return fail_errno(error, "{}: vfork", context);
     }
-    if (pid == 0) child.run();
     output_writer.reset();
     failure_writer.reset();
     int status = 0;

@@ -117,6 +117,8 @@ Status take_allotted(RunOptions& options) {
                        return value != nullptr ? std::optional<std::string>(value) : std::nullopt;
                    }));
     options.slice = allotted.slice;
+    // The test that had it before has ended, and its broker may not have cleaned up yet.
+    options.wait = true;
     if (options.device.empty()) {
         options.device = allotted.device;
     } else if (!allotted.device.empty()) {

@@ -45,7 +45,8 @@ def on_slice(request, slice_number):
     """Runs a command in a sandbox on this worker's slice, and gives what subprocess.run() gives."""
     options = launch_options(request.config)
     if request.config.getoption("device"):
-        options += ["--slice", str(slice_number)]
+        # A broker may still be cleaning up after the test before.
+        options += ["--slice", str(slice_number), "--wait"]
 
     def run(*command, **more):
         return subprocess.run([POSTERN, "run", *options, "--", *map(str, command)], capture_output=True, text=True,

@@ -192,7 +192,7 @@ class Signals(Pool):
             process.send_signal(dice.choice([signal.SIGINT, signal.SIGTERM]))
             _, said = process.communicate(timeout=60)
             # During the device's setup no job has begun, and nothing is to be reported.
-            self.assertIn(process.returncode, (125, 130, 143), said)
+            self.assertIn(process.returncode, (-signal.SIGINT, -signal.SIGTERM, 125, 130, 143), said)
             if os.path.exists(path):
                 with open(path) as file:
                     self.assertGreater(json.load(file)["count"]["not run"], 0, said)
@@ -225,6 +225,47 @@ class Ctest(Pool):
         ran = subprocess.run(["ctest", "-j1", "--resource-spec-file", spec, "--output-on-failure"], cwd=self.folder, capture_output=True, text=True,
                              timeout=120)
         self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
+
+
+class Broker(Pool):
+    """Tests that are processes of their own, side by side: a broker has the device."""
+
+    def setUp(self):
+        super().setUp()
+        config = "/etc/postern/devices.d"
+        os.makedirs(config, mode=0o755)
+        self.addCleanup(shutil.rmtree, "/etc/postern")
+        with open(f"{config}/blk.json", "w") as file:
+            json.dump({"postern": 1, "device": BLK, "profile": "virtio-blk-queue", "allow": [{"everyone": True}]}, file)
+        self.broker = subprocess.Popen([POSTERN, "broker", "--keeper", "none"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.assertTrue(e2e.wait_until(lambda: postern("broker", "--check").returncode == 0 and postern("run", "--device", BLK, "--wait", "--", "true")
+                                       .returncode == 0, 60))
+
+    def tearDown(self):
+        self.assertRan(postern("broker", "--stop"))
+        self.assertEqual(self.broker.wait(timeout=60), 0, self.broker.stderr.read())
+        self.broker.stderr.close()
+        super().tearDown()
+
+    def test_ctest_side_by_side(self):
+        spec = f"{self.folder}/spec.json"
+        self.assertRan(postern("pool", "--device", BLK, "--profile", "virtio-blk-queue", "--ctest-resources", spec))
+        with open(f"{self.folder}/CTestTestfile.cmake", "w") as file:
+            for name in range(8):
+                file.write(f'add_test(t{name} {POSTERN} run --ctest --profile virtio-blk-queue -- {" ".join(READ)})\n'
+                           f'set_tests_properties(t{name} PROPERTIES RESOURCE_GROUPS "postern:1")\n')
+        ran = subprocess.run(["ctest", "-j4", "--resource-spec-file", spec, "--output-on-failure"], cwd=self.folder, capture_output=True, text=True,
+                             timeout=200)
+        self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
+
+    def test_the_example_for_pytest(self):
+        example = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "examples", "pytest")
+        ran = subprocess.run(["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-n", "auto", example, "--device", BLK, "--profile", "virtio-blk-queue"],
+                             env={**os.environ, "POSTERN": POSTERN, "CLIENT": CLIENT, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True,
+                             timeout=300)
+        self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
+        self.assertIn("13 passed", ran.stdout)
+        self.assertIn("4 workers", ran.stdout.replace("gw0 [13] / gw1 [13] / gw2 [13] / gw3 [13]", "4 workers"))
 
 
 def setUpModule():
