@@ -236,11 +236,17 @@ Result<Broker::Device*> Broker::open_device(const BrokerDevice& config) {
     if (!loaded.profile.files.empty())
         return fail("profile {}: has \"files\", which a broker does not grant; leave them out",
                     loaded.profile.name);
+    bool was_bound = true;
     if (config.bind) {
-        auto bound = bind_device(config.bdf);
-        if (!bound) return propagate(std::move(bound));
+        POSTERN_ASSIGN(const std::string driver, bind_device(config.bdf));
+        was_bound = driver == "vfio-pci";
     }
+    // One that cannot be used goes back to the driver that it had.
+    ScopeGuard unbind([&] {
+        if (!was_bound) (void)unbind_device(config.bdf);
+    });
     POSTERN_ASSIGN(DeviceSession session, DeviceSession::open(loaded.profile, config.bdf));
+    unbind.dismiss();
     Device device{config.bdf, profile_text(loaded), std::move(loaded.profile), std::move(session)};
     if (auto kept = keep_device(device); !kept) {
         (void)close_device(device);
