@@ -133,6 +133,7 @@ void Broker::take_up_device(const std::string& bdf, KeptFiles files, std::map<un
     const auto adopt = [&]() -> Result<Device> {
         if (!files.text.contains("profile")) return fail("its profile was not kept");
         Json text = files.text.at("profile");
+        const bool bound = files.text.value("bound", false);
         POSTERN_ASSIGN(Profile profile, profile_of(text));
         std::vector<KeptFiles> in_order;
         for (auto& [number, kept] : slices) {
@@ -142,7 +143,7 @@ void Broker::take_up_device(const std::string& bdf, KeptFiles files, std::map<un
         POSTERN_ASSIGN(
             DeviceSession session,
             DeviceSession::adopt(profile, bdf, std::move(files), std::move(in_order), ProgramSignals::Wait));
-        return Device{bdf, std::move(text), std::move(profile), std::move(session)};
+        return Device{bdf, bound, std::move(text), std::move(profile), std::move(session)};
     };
     auto device = adopt();
     if (device) {
@@ -193,6 +194,7 @@ Status Broker::keep_device(const Device& device) {
     for (unsigned slice = 0; slice < device.profile.slices; ++slice) POSTERN_TRY(keep_slice(device, slice));
     SessionFiles files = device.session.device_files();
     files.text["profile"] = device.profile_text;
+    files.text["bound"] = device.bound;
     return keeper_->put("device/" + device.bdf, files.text.dump(), files.fds);
 }
 
@@ -237,13 +239,20 @@ Result<Broker::Device*> Broker::open_device(const BrokerDevice& config) {
     if (!loaded.profile.files.empty())
         return fail("profile {}: has \"files\", which a broker does not grant; leave them out",
                     loaded.profile.name);
+    bool was_bound = true;
     if (config.bind) {
-        auto bound = bind_device(config.bdf);
-        if (!bound) return propagate(std::move(bound));
+        POSTERN_ASSIGN(const std::string driver, bind_device(config.bdf));
+        was_bound = driver == "vfio-pci";
     }
+    // One that cannot be used goes back to the driver that it had.
+    ScopeGuard unbind([&] {
+        if (!was_bound) (void)unbind_device(config.bdf);
+    });
     POSTERN_ASSIGN(DeviceSession session,
                    DeviceSession::open(loaded.profile, config.bdf, ProgramSignals::Wait));
-    Device device{config.bdf, profile_text(loaded), std::move(loaded.profile), std::move(session)};
+    unbind.dismiss();
+    Device device{config.bdf, !was_bound, profile_text(loaded), std::move(loaded.profile),
+                  std::move(session)};
     if (auto kept = keep_device(device); !kept) {
         (void)close_device(device);
         return propagate(std::move(kept));
@@ -258,6 +267,10 @@ Status Broker::close_device(Device& device) {
     for (unsigned slice = 0; slice < device.profile.slices; ++slice) {
         if (Status removed = keeper_->remove(slice_entry(device.bdf, slice)); !removed && first)
             first = std::move(removed);
+    }
+    if (device.bound) {
+        if (auto unbound = unbind_device(device.bdf); !unbound && first)
+            first = propagate(std::move(unbound));
     }
     return first;
 }

@@ -98,7 +98,8 @@ class Broker {
   private:
     struct Device {
         std::string bdf;
-        Json profile_text;  ///< merged, by which it was set up
+        bool bound = false;  ///< by this broker or one before it, which is undone in the end
+        Json profile_text;   ///< merged, by which it was set up
         Profile profile;
         DeviceSession session;
     };

@@ -22,6 +22,9 @@ namespace {
 
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
 constexpr unsigned kMostAccepted = 256;  ///< a turn
+/// Who connects while so many are not accepted yet waits, at most once a process: a long queue would be
+/// filled by those who connect without end, and others would stand behind all of them.
+constexpr int kBacklog = 64;
 
 /// A socket that is full is one whose owner does not read: nobody waits for it.
 bool send_now(int socket, const std::string& text, std::span<const int> fds) {
@@ -64,6 +67,10 @@ Result<BrokerServer> BrokerServer::create(Broker& broker, UniqueFd listener, Lim
     nothing.sa_handler = [](int) {};
     ::sigemptyset(&nothing.sa_mask);
     ::sigaction(SIGALRM, &nothing, nullptr);
+    if (::listen(server.listener_.get(), kBacklog) != 0) {
+        const int error = errno;
+        return fail_errno(error, "the listening socket: listen");
+    }
     // accept(2) is repeated until nobody is there.
     const int flags = ::fcntl(server.listener_.get(), F_GETFL);
     if (flags < 0 || ::fcntl(server.listener_.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
@@ -190,8 +197,13 @@ void BrokerServer::make_room() {
                                waits ? each.last_used : UINT64_MAX - each.last_used);
     };
     Connection* victim = nullptr;
+    decltype(weight(connections_.front())) heaviest{};
     for (Connection& each : connections_) {
-        if (!each.closed && (victim == nullptr || weight(each) > weight(*victim))) victim = &each;
+        if (each.closed) continue;
+        const auto its = weight(each);
+        if (victim != nullptr && its <= heaviest) continue;
+        victim = &each;
+        heaviest = its;
     }
     if (victim == nullptr) return;
     (void)send_now(
