@@ -106,7 +106,7 @@ int write_ctest_resources(const PoolOptions& options) {
     return 0;
 }
 
-int run_pool(const PoolOptions& options, const CommandLine& words) {
+int run_pool(PoolOptions& options, const CommandLine& words) {
     if (auto fits = options.check(words); !fits) return report(fits.error(), kLaunchFailed);
     if (options.ctest_resources) return write_ctest_resources(options);
     const auto broker = options.choose_broker();
