@@ -260,7 +260,7 @@ class Telling(Units):
 
     def test_watchdog(self):
         log = f"{PLACE}/watchdog"
-        options = ("-p", "WatchdogSec=2", "-p", f"StandardOutput=truncate:{log}", "-p", "WatchdogSignal=SIGTERM")
+        options = ("-p", "WatchdogSec=2", "-p", f"StandardOutput=file:{log}", "-p", "WatchdogSignal=SIGTERM")
         result = self.notify("watchdog", "READY=1", "kick", options=options)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertEqual(read(log), "2000000 True\n")
@@ -284,7 +284,7 @@ class Telling(Units):
 
     def test_a_barrier_is_answered(self):
         log = f"{PLACE}/barrier"
-        result = self.notify("barrier", "READY=1", "stay", options=("-p", f"StandardOutput=truncate:{log}"))
+        result = self.notify("barrier", "READY=1", "stay", options=("-p", f"StandardOutput=file:{log}"))
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertEqual(read(log), "barrier True\n")
         run("systemctl", "stop", UNIT)
