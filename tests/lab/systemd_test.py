@@ -356,7 +356,7 @@ class WithDevice(Units):
     def test_the_journal_knows_the_grant(self):
         result = self.start(*self.options, "--notify", "--", TELL, "READY=1", "stay")
         self.assertEqual(result.returncode, 0, result.stderr)
-        grant = json.loads(run(POSTERN, "ps", "--json").stdout)["grants"][0]["grant"]
+        grant = json.loads(run(POSTERN, "ps", "--json").stdout)[0]["grant"]
         run("systemctl", "stop", UNIT)
         found = self.entries(f"POSTERN_GRANT={grant}")
         self.assertEqual(len(found), 2, found)
