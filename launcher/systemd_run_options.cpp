@@ -263,6 +263,8 @@ Words compose_systemd_run(const SystemdRunRequest& request, const SystemdRunCall
     if (!request.is_scope) {
         // The launcher alone, which passes the signal on; what is left after TimeoutStopSec= is killed.
         line.emplace_back("--property=KillMode=mixed");
+        // Of a process that a signal ends systemd takes these for a success; here the signal is in a status.
+        line.emplace_back("--property=SuccessExitStatus=129 130 141 143");
         if (request.notify && !request.has_type) line.emplace_back("--property=Type=notify");
         if (request.notify) line.emplace_back("--property=NotifyAccess=main");
         // Not to be there is no failure: only relative paths need it.

@@ -287,7 +287,7 @@ int libpostern_device_wire_irqs(struct libpostern_device* device, unsigned index
                           index < device->info.irqs.size() ? device->info.irqs[index].count : 0);
         }
         POSTERN_TRY(
-            postern::vfio::set_irqs(device->device.get(), index, std::span<const int>(eventfds, count)));
+            postern::vfio::set_irqs(device->device.get(), index, 0, std::span<const int>(eventfds, count)));
         if (std::find(device->wired.begin(), device->wired.end(), index) == device->wired.end())
             device->wired.push_back(index);
         return {};

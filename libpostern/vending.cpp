@@ -13,11 +13,11 @@
 #include <string>
 #include <vector>
 
+#include "broker-core/cgroup_file.h"
 #include "broker-core/file.h"
 #include "broker-core/forward.h"
 #include "broker-core/grant.h"
 #include "broker-core/result.h"
-#include "launcher/cgroup_file.h"
 #include "libpostern/call.h"
 #include "libpostern/libpostern.h"
 #include "libpostern/objects.h"

@@ -109,10 +109,11 @@ Words compose(const Words& words, const Words& command = {"/bin/true"}) {
 }
 
 TEST(SystemdRunLine, DelegatesAndEndsInOrder) {
-    EXPECT_THAT(compose({"--wait", "--quiet"}),
-                ElementsAre("systemd-run", "--property=Delegate=yes", "--property=KillMode=mixed",
-                            "--property=WorkingDirectory=-/home/u", "--wait", "--quiet", "--",
-                            "/usr/bin/postern", "run", "--quiet", "--", "/bin/true"));
+    EXPECT_THAT(
+        compose({"--wait", "--quiet"}),
+        ElementsAre("systemd-run", "--property=Delegate=yes", "--property=KillMode=mixed",
+                    "--property=SuccessExitStatus=129 130 141 143", "--property=WorkingDirectory=-/home/u",
+                    "--wait", "--quiet", "--", "/usr/bin/postern", "run", "--quiet", "--", "/bin/true"));
     // SIGTERM goes to all of a scope: it has no main process.
     EXPECT_THAT(compose({"--scope"}), ElementsAre("systemd-run", "--property=Delegate=yes", "--scope", "--",
                                                   "/usr/bin/postern", "run", "--", "/bin/true"));
@@ -121,8 +122,9 @@ TEST(SystemdRunLine, DelegatesAndEndsInOrder) {
 TEST(SystemdRunLine, WaitsForAClientThatTells) {
     EXPECT_THAT(compose({"--notify", "-d"}),
                 ElementsAre("systemd-run", "--property=Delegate=yes", "--property=KillMode=mixed",
-                            "--property=Type=notify", "--property=NotifyAccess=main", "--same-dir", "--",
-                            "/usr/bin/postern", "run", "--notify", "--", "/bin/true"));
+                            "--property=SuccessExitStatus=129 130 141 143", "--property=Type=notify",
+                            "--property=NotifyAccess=main", "--same-dir", "--", "/usr/bin/postern", "run",
+                            "--notify", "--", "/bin/true"));
     EXPECT_THAT(compose({"--notify", "--service-type=notify-reload"}),
                 testing::Not(testing::Contains("--property=Type=notify")));
     EXPECT_THAT(compose({"--notify", "-pType=exec"}),
