@@ -91,8 +91,10 @@ class Hostile(BrokerLab):
     def flooded_by(self, what, function, uids, seconds=4.0):
         """Others are served while `function` runs as all of `uids`, and nothing stays of it."""
         quiet = self.latency()
+        children = [self.child(_until, function, self.path, uid=uid) for uid in uids]
         end = time.monotonic() + seconds + 1
-        children = [self.child(_until, function, self.path, end, uid=uid) for uid in uids]
+        for child in children:  # all at once: one that floods already would slow the others' start
+            child.tell(end)
         time.sleep(0.5)
         peak = [0, 0]
         stop = threading.Event()
@@ -126,7 +128,8 @@ def _close(fd):
         os.close(fd)
 
 
-def _until(_child, function, path, end):
+def _until(child, function, path):
+    end = child.hear()
     return function(path, lambda: time.monotonic() < end)
 
 
