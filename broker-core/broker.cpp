@@ -58,12 +58,6 @@ Json profile_text(const LoadedProfile& loaded) {
     return {{"merged", loaded.merged}, {"name", loaded.profile.name}, {"folder", loaded.profile.folder}};
 }
 
-Result<bool> guard_is_attached() {
-    POSTERN_ASSIGN(const GuardLock lock, GuardLock::take());
-    POSTERN_ASSIGN(const std::optional<GuardPins> pins, GuardPins::find(kBpffs));
-    return pins && pins->any_attached();
-}
-
 }  // namespace
 
 Result<Broker> Broker::create(std::vector<BrokerDevice> config, Keeper& keeper, Log log) {
@@ -113,16 +107,13 @@ Status Broker::take_up() {
     std::vector<std::string> idle;
     for (const auto& [bdf, device] : devices_) idle.push_back(bdf);
     for (const std::string& bdf : idle) retire(bdf);
-    POSTERN_ASSIGN(const bool attached, guard_is_attached());
-    // One that ended without detaching it; it is detached in order after a while.
-    if (attached) POSTERN_TRY(need_guard());
-    if (!grants_.empty()) {
-        POSTERN_TRY(need_guard());
-        for (const HeldGrant& held : grants_) {
-            if (!held.cgroup.is_there()) continue;
-            const SandboxIdentity& sandbox = held.cgroup.identity();
-            POSTERN_TRY(guard_->add_sandbox(sandbox.cgroup_id, sandbox.cgroup_level));
-        }
+    // Before anybody is served: loading it may take longer than they would wait. Unused, it is detached after
+    // a while.
+    POSTERN_TRY(need_guard());
+    for (const HeldGrant& held : grants_) {
+        if (!held.cgroup.is_there()) continue;
+        const SandboxIdentity& sandbox = held.cgroup.identity();
+        POSTERN_TRY(guard_->add_sandbox(sandbox.cgroup_id, sandbox.cgroup_level));
     }
     if (!devices_.empty() || !grants_.empty())
         log_(fmt::format("took up {} devices and {} grants", devices_.size(), grants_.size()));

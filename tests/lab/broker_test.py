@@ -9,7 +9,7 @@ import subprocess
 import time
 import unittest
 
-from broker_lab import ALICE, BLK, BOB, CAROL, CLIENT, EDU, PATIENCE, POSTERN, BrokerLab, as_user, on_blk, postern, wait_until
+from broker_lab import ALICE, BLK, BOB, CAROL, CLIENT, EDU, PATIENCE, POSTERN, BrokerLab, as_user, on_blk, postern, setUpModule, wait_until
 
 ALL = [{"allow": [{"users": [ALICE, BOB]}]}]
 
