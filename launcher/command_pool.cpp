@@ -111,6 +111,9 @@ int run_pool(PoolOptions& options, const CommandLine& words) {
     if (options.ctest_resources) return write_ctest_resources(options);
     const auto broker = options.choose_broker();
     if (!broker) return report(broker.error(), kLaunchFailed);
+    // A broker says by which one it has the device.
+    if (!options.has_jobs() && options.profile.empty())
+        return report(Error{"--profile is required; see `postern pool --help`", 0}, kLaunchFailed);
     auto profile = options.load();
     if (!profile) return report(profile.error(), kLaunchFailed);
     auto spec = sandbox_from_profile(*profile, own_environment());

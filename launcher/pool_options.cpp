@@ -77,7 +77,6 @@ Status PoolOptions::check(const std::vector<std::string>& words) const {
                             each->get_name());
         }
         if (device.empty()) return fail("--device is required; see `postern pool --help`");
-        if (profile.empty()) return fail("--profile is required; see `postern pool --help`");
         return {};
     }
     if (!commands.empty() && !words.empty())

@@ -62,7 +62,7 @@ class Callers(BrokerLab):
         full = self.run_client(who=as_user(ALICE))
         self.assertEqual(full.returncode, 125)
         self.assertIn("no slice is free", full.stderr)
-        taken = self.run_client(who=as_user(ALICE), flags=["--slice", 2])
+        taken = self.run_client(who=as_user(ALICE), flags=["--slice", "2"])
         self.assertIn("slice 2 is in use", taken.stderr)
         # One waits, and gets the slice of the one that is killed; the others go on.
         waiting = self.spawn(CLIENT, "--reads", "100", who=as_user(ALICE), flags=["--wait"])
@@ -81,7 +81,7 @@ class Callers(BrokerLab):
         self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
         self.assertIn(f"uid {CAROL}", result.stderr)
         self.assertEqual(self.run_client(who=as_user(ALICE)).returncode, 0, "the control")
-        self.assertIn("may not have slice 0", self.run_client(who=as_user(ALICE), flags=["--slice", 0]).stderr)
+        self.assertIn("may not have slice 0", self.run_client(who=as_user(ALICE), flags=["--slice", "0"]).stderr)
         self.assertEqual(self.run_client(who=as_user(CAROL, groups=[7000])).returncode, 0, "the control, by a supplementary group")
         other = self.run_client(who=as_user(ALICE), device=EDU)
         self.assertEqual(other.returncode, 125)
