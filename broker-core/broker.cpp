@@ -152,6 +152,7 @@ void Broker::take_up_grant(const std::string& id, KeptFiles files) {
         held.device = text.at("device").get<std::string>();
         held.slice = text.at("slice").get<unsigned>();
         held.preparing = text.at("state") == "preparing";
+        held.revoked = text.value("revoked", false);
         held.caller.uid = text.at("uid").get<uid_t>();
         held.caller.gid = text.at("gid").get<gid_t>();
         held.pid = text.at("pid").get<pid_t>();
@@ -194,6 +195,7 @@ Status Broker::keep_grant(const HeldGrant& held) {
         {"device", held.device},   {"slice", held.slice},    {"state", held.preparing ? "preparing" : "live"},
         {"uid", held.caller.uid},  {"gid", held.caller.gid}, {"pid", held.pid},
         {"command", held.command}, {"since", held.since}};
+    if (held.revoked) text["revoked"] = true;
     if (held.cgroup.has_place()) {
         text["cgroup"] = held.cgroup.path();
         text["cgroup_id"] = held.cgroup.identity().cgroup_id;
@@ -352,7 +354,11 @@ tl::expected<Broker::Granted, Broker::Refused> Broker::grant(const Caller& calle
         grants_.push_back(std::move(fresh));
         held = std::prev(grants_.end());
     }
-    if (held->preparing) {
+    if (!held->preparing) {
+        // Once is enough: what its client gave up or lost by a revocation would be its again.
+        const auto refusal = refuse_again(*held);
+        if (refusal) return refuse(refusal->kind, refusal->message);
+    } else {
         if (Status prepared = prepare(*held, device, request); !prepared) {
             abandon(held);
             return failed(std::move(prepared.error()));
@@ -364,6 +370,21 @@ tl::expected<Broker::Granted, Broker::Refused> Broker::grant(const Caller& calle
         return failed(std::move(granted.error()));
     }
     return std::move(*granted);
+}
+
+/// Why a grant that was handed out is not handed out again; nothing if its files never arrived, or are
+/// closed.
+std::optional<Broker::Refused> Broker::refuse_again(const HeldGrant& held) {
+    if (held.revoked)
+        return Refused{BrokerRefusal::Denied,
+                       fmt::format("grant {}: was revoked; end pid {}, and start anew", held.id, held.pid)};
+    if (auto guard = need_guard(); !guard) return Refused{BrokerRefusal::Failed, guard.error().message};
+    const auto open = guard_->has_files(held.id);
+    if (!open) return Refused{BrokerRefusal::Failed, open.error().message};
+    if (!*open) return std::nullopt;
+    return Refused{BrokerRefusal::BadRequest,
+                   fmt::format("device {}: pid {} has slice {}, and its files are open already", held.device,
+                               held.pid, held.slice)};
 }
 
 Status Broker::prepare(HeldGrant& held, Device& device, const BrokerRequest& request) {
@@ -549,6 +570,9 @@ tl::expected<std::string, Broker::Refused> Broker::revoke(const Caller& caller,
         return refuse(BrokerRefusal::Failed, std::move(error).within("grant " + held->id).message);
     };
     if (auto guard = need_guard(); !guard) return failed(std::move(guard.error()));
+    // Kept first: whoever comes after this process must not hand it out again.
+    held->revoked = true;
+    if (auto kept = keep_grant(*held); !kept) return failed(std::move(kept.error()));
     const auto revoked = guard_->revoke(held->id);
     if (!revoked) return failed(revoked.error());
     std::string words = fmt::format("grant {}: every further call on its {} open file{} is refused", held->id,

@@ -69,8 +69,8 @@ class Broker {
     ~Broker() = default;
 
     /// Grants a slice to the process behind `pidfd` (borrowed), which is moved into a cgroup of the grant's
-    /// own. A process has one slice of a device at most: asked again it gets the same one. Busy: ask again
-    /// when a slice may have become free.
+    /// own. A process has one slice of a device at most, and gets it once; again only if its files did not
+    /// arrive. Busy: ask again when a slice may have become free.
     [[nodiscard]] tl::expected<Granted, Refused> grant(const Caller& caller, int pidfd,
                                                        const BrokerRequest& request);
     /// The devices that `caller` may use.
@@ -108,6 +108,7 @@ class Broker {
         std::string device;
         unsigned slice = 0;
         bool preparing = true;
+        bool revoked = false;
         Caller caller;
         pid_t pid = 0;
         std::string command;
@@ -134,6 +135,7 @@ class Broker {
     [[nodiscard]] Status keep_grant(const HeldGrant& grant);
     [[nodiscard]] Status need_guard();
 
+    [[nodiscard]] std::optional<Refused> refuse_again(const HeldGrant& held);
     [[nodiscard]] Status prepare(HeldGrant& held, Device& device, const BrokerRequest& request);
     [[nodiscard]] Result<Granted> hand_out(HeldGrant& held, Device& device);
     void abandon(Grants::iterator held);

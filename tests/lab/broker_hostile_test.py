@@ -375,15 +375,29 @@ class Identity(Hostile):
         self.assertUnharmed()
 
     def test_asking_twice(self):
+        """One process has one slice, once: what its client gave up, or was taken away, does not come back."""
         def twice(_child, path):
             first, second = Client(path), Client(path)
-            one, two = first.grant()[0], second.grant()[0]
-            with contextlib.suppress(Refused):
-                Client(path).grant(slice=(one["slice"] + 1) % 4)
-                raise AssertionError("one process has two slices")
-            return one["grant"], two["grant"], len(Client(path).grants())
-        one, two, count = self.child(twice, self.path, uid=ALICE).result()
-        self.assertEqual((one, count), (two, 1))
+            one, fds = first.grant()
+            said = []
+            for ask in (first.grant, second.grant, lambda: Client(path).grant(slice=(one["slice"] + 1) % 4)):
+                with self.assertRaises(Refused) as refused:
+                    ask()
+                said.append(refused.exception.message)
+            for fd in fds:
+                os.close(fd)
+            two, fds = Client(path).grant()  # as after an answer that never arrived
+            self.assertEqual((two["grant"], two["slice"]), (one["grant"], one["slice"]))
+            self.assertEqual(len(Client(path).grants()), 1)
+            Client(path).ask({"op": "revoke", "grant": one["grant"]})
+            for fd in fds:
+                os.close(fd)
+            with self.assertRaises(Refused) as refused:
+                Client(path).grant()
+            return [*said, refused.exception.message]
+        said = self.child(twice, self.path, uid=ALICE).result()
+        for words, wanted in zip(said, ["open already", "open already", "has slice", "was revoked"]):
+            self.assertIn(wanted, words)
         self.free_again()
 
     def test_a_name_for_terminals(self):

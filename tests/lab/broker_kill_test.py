@@ -50,7 +50,7 @@ class Killed(BrokerLab):
         clients = []
         for number in range(4):
             client = subprocess.Popen([*as_user(ALICE), POSTERN, "run", "--broker", self.path, "--device", BLK, "--", CLIENT, "--reads",
-                                       "1000000000", *(["--wait", "irq"] if number % 2 else [])], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                                       "1000000000", *(["--wait", "irq", "--depth", "2"] if number else [])], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             self.addCleanup(client.wait)
             self.addCleanup(client.kill)
             clients.append(client)
