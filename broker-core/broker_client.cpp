@@ -78,48 +78,56 @@ Result<BrokerClient::Answer> BrokerClient::ask(const BrokerRequest& request,
     return receive(socket_.get(), give_up);
 }
 
+Result<BrokerClient::Answer> ask_broker(const std::string& path, const BrokerRequest& request, bool expected,
+                                        const std::function<bool()>& give_up) {
+    const auto last = Clock::now() + kMostPatience;
+    auto deadline = Clock::now() + kPatience;
+    while (true) {
+        auto client = BrokerClient::connect(path);
+        Result<BrokerClient::Answer> answer =
+            client ? client->ask(request, give_up) : Failure(client.error());
+        if (answer) return answer;
+        const int errnum = answer.error().errnum;
+        const bool was_there = client || errnum == ECONNRESET;
+        if (!means_gone(errnum) || (!expected && !was_there)) return answer;
+        // Whoever was there a moment ago is expected to come back.
+        expected = true;
+        if (was_there) deadline = std::min(Clock::now() + kPatience, last);
+        if (Clock::now() >= deadline) return answer;
+        if (give_up && give_up()) return Failure(Error{"a signal asked to end", EINTR});
+        const timespec pause{0, 20'000'000};
+        ::nanosleep(&pause, nullptr);
+    }
+}
+
 tl::expected<BrokeredGrant, BrokerDenial> ask_for_grant(const std::string& path, const BrokerRequest& request,
                                                         const std::function<bool()>& give_up) {
     const auto refuse = [&](Error error, std::optional<BrokerRefusal> kind = std::nullopt) {
         return tl::unexpected(BrokerDenial{std::move(error).within("broker " + path), kind});
     };
-    const auto last = Clock::now() + kMostPatience;
-    auto deadline = Clock::now() + kPatience;
-    while (true) {
-        auto client = BrokerClient::connect(path);
-        if (client) deadline = std::min(Clock::now() + kPatience, last);
-        Result<BrokerClient::Answer> answer =
-            client ? client->ask(request, give_up) : Failure(client.error());
-        if (!answer) {
-            if (!means_gone(answer.error().errnum) || Clock::now() > deadline)
-                return refuse(std::move(answer.error()));
-            if (give_up && give_up()) return refuse(Error{"a signal asked to end", EINTR});
-            const timespec pause{0, 20'000'000};
-            ::nanosleep(&pause, nullptr);
-            continue;
+    auto answer = ask_broker(path, request, true, give_up);
+    if (!answer) return refuse(std::move(answer.error()));
+    if (answer->reply.refusal) return refuse(Error{answer->reply.message, 0}, answer->reply.refusal);
+    BrokeredGrant grant;
+    try {
+        const Json& said = answer->reply.answer;
+        grant.id = said.at("grant").get<std::string>();
+        grant.device = said.at("device").get<std::string>();
+        grant.slice = said.at("slice").get<unsigned>();
+        grant.cgroup = said.at("cgroup").get<std::string>();
+        const auto names = said.at("fds").get<std::vector<std::string>>();
+        if (names.size() != answer->fds.size()) {
+            return refuse(Error{
+                fmt::format("{} files came, and {} were said; is this process in another sandbox, whose "
+                            "files it may not receive?",
+                            answer->fds.size(), names.size()),
+                0});
         }
-        if (answer->reply.refusal) return refuse(Error{answer->reply.message, 0}, answer->reply.refusal);
-        BrokeredGrant grant;
-        try {
-            const Json& said = answer->reply.answer;
-            grant.id = said.at("grant").get<std::string>();
-            grant.device = said.at("device").get<std::string>();
-            grant.slice = said.at("slice").get<unsigned>();
-            grant.cgroup = said.at("cgroup").get<std::string>();
-            const auto names = said.at("fds").get<std::vector<std::string>>();
-            if (names.size() != answer->fds.size())
-                return refuse(
-                    Error{fmt::format("{} files came, and {} were said; is this process in another sandbox, "
-                                      "whose files it may not receive?",
-                                      answer->fds.size(), names.size()),
-                          0});
-            for (size_t i = 0; i < names.size(); ++i)
-                grant.fds.push_back({names[i], std::move(answer->fds[i])});
-        } catch (const Json::exception& error) {
-            return refuse(Error{fmt::format("its answer cannot be read: {}", error.what()), 0});
-        }
-        return grant;
+        for (size_t i = 0; i < names.size(); ++i) grant.fds.push_back({names[i], std::move(answer->fds[i])});
+    } catch (const Json::exception& error) {
+        return refuse(Error{fmt::format("its answer cannot be read: {}", error.what()), 0});
     }
+    return grant;
 }
 
 }  // namespace postern

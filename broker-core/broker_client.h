@@ -34,6 +34,13 @@ class BrokerClient {
     std::string nonce_;  ///< of the greeting
 };
 
+/// Connects to the broker at `path` and asks. A broker that goes away meanwhile may be being replaced: the
+/// next one is asked, for a minute without any. Errnum ENOENT or ECONNREFUSED: there was none from the
+/// beginning; `expected` says that there must be one, which is waited for, too.
+[[nodiscard]] Result<BrokerClient::Answer> ask_broker(const std::string& path, const BrokerRequest& request,
+                                                      bool expected = false,
+                                                      const std::function<bool()>& give_up = {});
+
 /// What the broker gave to this process, which is in the grant's cgroup by now.
 struct BrokeredGrant {
     std::string id;
@@ -49,8 +56,7 @@ struct BrokerDenial {
     std::optional<BrokerRefusal> refusal;  ///< none: the broker could not be asked
 };
 
-/// Asks the broker at `path` for a grant for this process. A broker that goes away meanwhile is waited for
-/// and asked again, since it may be being replaced: for a minute.
+/// Asks the broker at `path`, which is expected to be there, for a grant for this process.
 [[nodiscard]] tl::expected<BrokeredGrant, BrokerDenial> ask_for_grant(
     const std::string& path, const BrokerRequest& request, const std::function<bool()>& give_up = {});
 

@@ -12,8 +12,7 @@ namespace postern {
 namespace {
 
 Result<std::optional<BrokerPlace>> ask(const std::string& socket, const std::string& bdf) {
-    POSTERN_ASSIGN(BrokerClient client, BrokerClient::connect(socket));
-    POSTERN_ASSIGN(const BrokerClient::Answer answer, client.ask({}));
+    POSTERN_ASSIGN(const BrokerClient::Answer answer, ask_broker(socket, {}));
     if (answer.reply.refusal) return fail("{}", answer.reply.message);
     const auto devices = answer.reply.answer.find("devices");
     if (devices == answer.reply.answer.end() || !devices->is_array())
@@ -32,10 +31,8 @@ bool means_absent(const Error& error) {
 }  // namespace
 
 Result<std::optional<BrokerReply>> ask_usual_broker(const BrokerRequest& request) {
-    auto client = BrokerClient::connect(kBrokerSocket);
-    if (!client && means_absent(client.error())) return std::optional<BrokerReply>();
-    auto answer =
-        client ? client->ask(request) : Result<BrokerClient::Answer>(Failure(std::move(client.error())));
+    auto answer = ask_broker(kBrokerSocket, request);
+    if (!answer && means_absent(answer.error())) return std::optional<BrokerReply>();
     if (!answer) return propagate(std::move(answer), fmt::format("broker {}", kBrokerSocket));
     return std::move(answer->reply);
 }
