@@ -147,7 +147,7 @@ Result<std::vector<BrokerDevice>> load_broker_config(const std::string& folder) 
     const NameLookup names = local_names();
     std::vector<BrokerDevice> devices;
     for (const std::string& file : files) {
-        const std::string path = folder + "/" + file;
+        const std::string path = fmt::format("{}/{}", folder, file);
         POSTERN_TRY(check_owner(path));
         POSTERN_ASSIGN(const std::string text, read_file(path, kMaxConfigBytes));
         auto document = parse_json(text);
