@@ -47,7 +47,7 @@ Status set_limits(const std::string& path, const std::string& parent,
 void remove_below(const std::string& path, unsigned depth) {
     if (depth > kMostNested) return;
     for (const std::string& name : names_in(path)) {
-        const std::string below = path + "/" + name;
+        const std::string below = fmt::format("{}/{}", path, name);
         struct stat found {};
         if (::lstat(below.c_str(), &found) != 0 || !S_ISDIR(found.st_mode)) continue;
         remove_below(below, depth + 1);
