@@ -93,6 +93,7 @@ class OwnBroker {
         std::array<std::string, 7> words{"postern",  "broker", "--config",       config,
                                          "--socket", socket(), "--keeper=holder"};
         std::vector<char*> argv;
+        argv.reserve(words.size() + 1);
         for (std::string& word : words) argv.push_back(word.data());
         argv.push_back(nullptr);
         // Its log would stand between the figures.
