@@ -101,6 +101,7 @@ std::optional<int> run_systemd_run(const std::vector<std::string>& words,
                       kLaunchFailed);
     }
     std::vector<char*> arguments;
+    arguments.reserve(line.size() + 1);
     for (std::string& word : line) arguments.push_back(word.data());
     arguments.push_back(nullptr);
     ::execvp(arguments.front(), arguments.data());
