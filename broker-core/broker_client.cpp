@@ -56,9 +56,9 @@ Result<BrokerClient::Answer> receive(int socket, const std::function<bool()>& gi
 
 }  // namespace
 
-Result<BrokerClient> BrokerClient::connect(const std::string& path) {
+Result<BrokerClient> BrokerClient::connect(const std::string& path, const std::function<bool()>& give_up) {
     POSTERN_ASSIGN(UniqueFd socket, connect_to(path));
-    POSTERN_ASSIGN(const Answer greeting, receive(socket.get(), {}));
+    POSTERN_ASSIGN(const Answer greeting, receive(socket.get(), give_up));
     if (greeting.reply.refusal) return fail("{}", greeting.reply.message);
     const auto nonce = greeting.reply.answer.find("nonce");
     if (nonce == greeting.reply.answer.end() || !nonce->is_string())
@@ -83,7 +83,7 @@ Result<BrokerClient::Answer> ask_broker(const std::string& path, const BrokerReq
     const auto last = Clock::now() + kMostPatience;
     auto deadline = Clock::now() + kPatience;
     while (true) {
-        auto client = BrokerClient::connect(path);
+        auto client = BrokerClient::connect(path, give_up);
         Result<BrokerClient::Answer> answer =
             client ? client->ask(request, give_up) : Failure(client.error());
         if (answer) return answer;

@@ -15,8 +15,10 @@ namespace postern {
 /// A connection to `postern broker`.
 class BrokerClient {
   public:
-    /// Connects, and hears the greeting. Errnum ENOENT or ECONNREFUSED: there is no broker.
-    [[nodiscard]] static Result<BrokerClient> connect(const std::string& path);
+    /// Connects, and hears the greeting; `give_up` as of ask(). Errnum ENOENT or ECONNREFUSED: there is no
+    /// broker.
+    [[nodiscard]] static Result<BrokerClient> connect(const std::string& path,
+                                                      const std::function<bool()>& give_up = {});
 
     struct Answer {
         BrokerReply reply;

@@ -123,6 +123,7 @@ int serve(const BrokerOptions& options) {
     auto config = load_broker_config(options.config);
     if (!config) return report(config.error(), kLaunchFailed);
     if (options.check) {
+        if (config->empty()) fmt::print("{}: no device is configured (*.json)\n", options.config);
         for (const BrokerDevice& device : *config) {
             const auto profile = load_profile(device.profile);
             if (!profile) return report(Error(profile.error()).within(device.name), kLaunchFailed);

@@ -5,6 +5,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 import unittest
@@ -188,6 +189,29 @@ class Callers(BrokerLab):
         user = subprocess.run([*as_user(ALICE), POSTERN, "broker"], capture_output=True, text=True, timeout=PATIENCE)
         self.assertEqual(user.returncode, 125)
         self.assertIn("needs root", user.stderr)
+
+    def test_a_broker_that_says_nothing_can_be_given_up(self):
+        """It answers the first question, and greets nobody after that."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(listener.close)
+        path = f"{self.folder}/silent"
+        listener.bind(path)
+        listener.listen(5)
+        launcher = subprocess.Popen([POSTERN, "run", "--broker", path, "--device", BLK, "--", "/bin/true"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(launcher.kill)
+        first = listener.accept()[0]
+        first.send(b'{"postern": 1, "broker": "x", "nonce": "n"}')
+        first.recv(9000)
+        first.send(json.dumps({"postern": 1, "devices": [{"device": BLK, "profile": "virtio-blk-queue"}]}).encode())
+        second = listener.accept()[0]
+        time.sleep(0.5)
+        self.assertIsNone(launcher.poll(), "it waits for the greeting")
+        launcher.terminate()
+        err = launcher.communicate(timeout=PATIENCE)[1]
+        self.assertEqual(launcher.returncode, 128 + signal.SIGTERM, err)
+        self.assertIn("a signal asked to end", err)
+        first.close()
+        second.close()
 
     def test_stop_waits_for_nobody_unless_told(self):
         self.start_broker(ALL)
