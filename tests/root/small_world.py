@@ -144,9 +144,16 @@ def namespaces():
     return {each for each in links if re.fullmatch(r"(user|pid|mnt|net|ipc|uts|cgroup|time):\[\d+\]", each)}
 
 
+def listed(folder):
+    """What is in a folder of /proc; nothing of a process that has gone, even between the looking and the listing."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
 def descriptors():
-    return {(pid, int(fd), link(f"/proc/{pid}/fd/{fd}")) for pid in pids() if os.path.isdir(f"/proc/{pid}/fd")
-            for fd in (os.listdir(f"/proc/{pid}/fd") if os.access(f"/proc/{pid}/fd", os.R_OK) else [])}
+    return {(pid, int(fd), link(f"/proc/{pid}/fd/{fd}")) for pid in pids() for fd in listed(f"/proc/{pid}/fd")}
 
 
 class State:
