@@ -19,8 +19,8 @@ namespace postern {
 namespace {
 
 constexpr int64_t kMillisecond = 1'000'000;
-/// Between two looks at an end that somebody else holds up.
-constexpr int64_t kNextLook = 50 * kMillisecond;
+/// Between two looks at an end that somebody else holds up; doubled with each, up to the next.
+constexpr int64_t kFirstLook = 20 * kMillisecond;
 constexpr int64_t kNextTry = 2000 * kMillisecond;
 /// How long the guard stays attached without a grant: attaching takes as long as many grants.
 constexpr int64_t kLinger = 10'000 * kMillisecond;
@@ -531,20 +531,25 @@ bool Broker::is_settled() const {
     });
 }
 
+void Broker::look_again(HeldGrant& held) {
+    held.pause = std::min(std::max(2 * held.pause, kFirstLook), kNextTry);
+    held.next_try = now(CLOCK_MONOTONIC) + held.pause;
+}
+
 Result<bool> Broker::end(HeldGrant& held) {
     held.next_try = now(CLOCK_MONOTONIC) + kNextTry;
     POSTERN_TRY(clear_left(held));
     if (held.cgroup.is_populated()) {
         held.cgroup.kill();
         if (held.cgroup.is_populated()) {
-            held.next_try = now(CLOCK_MONOTONIC) + kNextLook;
+            look_again(held);
             return false;
         }
     }
     POSTERN_TRY(need_guard());
     POSTERN_ASSIGN(const bool open, guard_->has_files(held.id));
     if (open) {
-        held.next_try = now(CLOCK_MONOTONIC) + kNextLook;
+        look_again(held);
         return fail(
             "open files or mappings of it are left outside of its cgroup; its slice is given to nobody until "
             "they are closed");
@@ -597,9 +602,13 @@ bool Broker::attend() {
 }
 
 int Broker::attention_due() const {
-    const bool ending =
-        std::any_of(grants_.begin(), grants_.end(), [](const HeldGrant& each) { return each.ending; });
-    if (ending) return static_cast<int>(kNextLook / kMillisecond);
+    int64_t next = INT64_MAX;
+    for (const HeldGrant& each : grants_) {
+        if (each.ending) next = std::min(next, each.next_try);
+    }
+    // Rounded up, or the wait would end a little too early, again and again.
+    if (next != INT64_MAX)
+        return static_cast<int>(std::max<int64_t>(next - now(CLOCK_MONOTONIC), 0) / kMillisecond + 1);
     return grants_.empty() && guard_ ? 1000 : -1;
 }
 

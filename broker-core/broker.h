@@ -127,6 +127,7 @@ class Broker {
         bool ending = false;
         std::string trouble;   ///< why its end takes so long; told once
         int64_t next_try = 0;  ///< CLOCK_MONOTONIC, ns
+        int64_t pause = 0;     ///< ns, before the next look at what somebody else holds up
     };
     using Grants = std::list<HeldGrant>;
 
@@ -150,6 +151,7 @@ class Broker {
     void abandon(Grants::iterator held);
     [[nodiscard]] Status move_in(HeldGrant& held, UniqueFd pidfd, pid_t pid, GrantCgroup container);
     [[nodiscard]] Status clear_left(HeldGrant& held);
+    static void look_again(HeldGrant& held);
     /// The next steps of an end; true when it is over.
     [[nodiscard]] Result<bool> end(HeldGrant& held);
     void retire(const std::string& bdf);
