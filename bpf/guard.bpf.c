@@ -630,6 +630,13 @@ int on_revoke(struct postern_revocation* request) {
     }
     if (request->what == POSTERN_REVOKE) {
         __sync_fetch_and_or(&policy->flags, POSTERN_POLICY_REVOKED);
+    } else if (request->what == POSTERN_MOVE) {
+        /* What is reached in one way only is counted by sandbox. */
+        if (policy->flags & POSTERN_POLICY_ONLY_WAY) return 0;
+        /* Nobody's in between: a receiver is held to both. */
+        *(volatile __u64*)&policy->sandbox_cgroup = 0;
+        *(volatile __u32*)&policy->cgroup_level = request->cgroup_level;
+        *(volatile __u64*)&policy->sandbox_cgroup = request->sandbox_cgroup;
     } else {
         policy->denied = 0;
         policy->period = 0;

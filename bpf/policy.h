@@ -9,7 +9,7 @@
 #include <linux/types.h>
 
 /* Part of the folder's name in bpffs: sets of different ABI stand beside each other. */
-#define POSTERN_GUARD_ABI 2
+#define POSTERN_GUARD_ABI 3
 
 #define POSTERN_GRANT_SIZE 40 /* with the terminating NUL */
 #define POSTERN_DEVICE_SIZE 32
@@ -176,12 +176,16 @@ struct postern_pending {
 /* postern_revocation.what */
 #define POSTERN_REVOKE 0u /* everything is refused from now on */
 #define POSTERN_FORGET 1u /* the refusals so far are forgotten */
+#define POSTERN_MOVE 2u   /* the grant's sandbox is another one from now on */
 /* Input of the program that changes a policy in place: nothing happens unless the file still is the grant's.
  */
 struct postern_revocation {
     __u64 file;
     __u32 done;
     __u32 what;
+    __u64 sandbox_cgroup; /* POSTERN_MOVE: as in the policy */
+    __u32 cgroup_level;
+    __u32 pad;
     char grant[POSTERN_GRANT_SIZE];
 };
 
@@ -270,7 +274,7 @@ POSTERN_ASSERT_SIZE(struct postern_ioctl_entry, 16);
 POSTERN_ASSERT_SIZE(struct postern_range, 32);
 POSTERN_ASSERT_SIZE(struct postern_policy, 3784);
 POSTERN_ASSERT_SIZE(struct postern_pending, 3824);
-POSTERN_ASSERT_SIZE(struct postern_revocation, 56);
+POSTERN_ASSERT_SIZE(struct postern_revocation, 72);
 POSTERN_ASSERT_SIZE(struct postern_about, 16);
 POSTERN_ASSERT_SIZE(struct postern_kinds, 264);
 POSTERN_ASSERT_SIZE(struct postern_state, 312);

@@ -19,8 +19,8 @@ namespace postern {
 namespace {
 
 constexpr int64_t kMillisecond = 1'000'000;
-/// Between two looks at an end that somebody else holds up.
-constexpr int64_t kNextLook = 50 * kMillisecond;
+/// Between two looks at an end that somebody else holds up; doubled with each, up to the next.
+constexpr int64_t kFirstLook = 20 * kMillisecond;
 constexpr int64_t kNextTry = 2000 * kMillisecond;
 /// How long the guard stays attached without a grant: attaching takes as long as many grants.
 constexpr int64_t kLinger = 10'000 * kMillisecond;
@@ -153,14 +153,20 @@ void Broker::take_up_grant(const std::string& id, KeptFiles files) {
         held.slice = text.at("slice").get<unsigned>();
         held.preparing = text.at("state") == "preparing";
         held.revoked = text.value("revoked", false);
+        held.for_container = text.value("container", false);
         held.caller.uid = text.at("uid").get<uid_t>();
         held.caller.gid = text.at("gid").get<gid_t>();
         held.pid = text.at("pid").get<pid_t>();
         held.command = text.at("command").get<std::string>();
         held.since = text.at("since").get<int64_t>();
         if (text.contains("cgroup")) {
-            held.cgroup = GrantCgroup(text.at("cgroup").get<std::string>(),
-                                      text.at("cgroup_id").get<uint64_t>(), text.at("level").get<uint32_t>());
+            held.cgroup =
+                GrantCgroup(text.at("cgroup").get<std::string>(), text.at("cgroup_id").get<uint64_t>(),
+                            text.at("level").get<uint32_t>(), text.value("entered", false));
+        }
+        if (text.contains("left")) {
+            held.left = GrantCgroup(text.at("left").get<std::string>(), text.at("left_id").get<uint64_t>(),
+                                    text.at("left_level").get<uint32_t>());
         }
     } catch (const Json::exception& error) {
         log_(fmt::format("grant {}: cannot be read, and stays kept: {}", id, error.what()));
@@ -196,10 +202,17 @@ Status Broker::keep_grant(const HeldGrant& held) {
         {"uid", held.caller.uid},  {"gid", held.caller.gid}, {"pid", held.pid},
         {"command", held.command}, {"since", held.since}};
     if (held.revoked) text["revoked"] = true;
+    if (held.for_container) text["container"] = true;
     if (held.cgroup.has_place()) {
         text["cgroup"] = held.cgroup.path();
         text["cgroup_id"] = held.cgroup.identity().cgroup_id;
         text["level"] = held.cgroup.identity().cgroup_level;
+        if (held.cgroup.is_container()) text["entered"] = true;
+    }
+    if (held.left.has_place()) {
+        text["left"] = held.left.path();
+        text["left_id"] = held.left.identity().cgroup_id;
+        text["left_level"] = held.left.identity().cgroup_level;
     }
     const int pidfd = held.pidfd.get();
     // A command names itself as it likes.
@@ -343,6 +356,7 @@ tl::expected<Broker::Granted, Broker::Refused> Broker::grant(const Caller& calle
         fresh.device = *bdf;
         fresh.slice = choice.slice;
         fresh.caller = caller;
+        fresh.for_container = request.container;
         fresh.pid = *pid;
         fresh.command = command_name(*pid);
         fresh.since = now(CLOCK_REALTIME);
@@ -428,19 +442,114 @@ void Broker::abandon(Grants::iterator held) {
     (void)attend();
 }
 
+tl::expected<void, Broker::Refused> Broker::enter(const Caller& caller, pid_t runtime,
+                                                  const BrokerRequest& request) {
+    const auto held = std::find_if(grants_.begin(), grants_.end(), [&](const HeldGrant& each) {
+        return each.id == request.grant && (caller.uid == 0 || caller.uid == each.caller.uid);
+    });
+    if (held == grants_.end()) {
+        return refuse(BrokerRefusal::NotFound,
+                      fmt::format("no live grant {} of uid {}", request.grant, caller.uid));
+    }
+    const auto no = [&](BrokerRefusal kind, std::string_view why) {
+        return refuse(kind, fmt::format("grant {}: {}", held->id, why));
+    };
+    // Another's processes would be in the sandbox, and the first client not in it any more.
+    if (!held->for_container)
+        return no(BrokerRefusal::BadRequest, "was not asked for with \"container\", and stays where it is");
+    if (held->cgroup.is_container() && held->pid == request.pid && !has_ended(held->pidfd.get())) {
+        if (Status cleared = clear_left(*held); !cleared)
+            return no(BrokerRefusal::Failed, cleared.error().message);
+        return {};
+    }
+    if (held->cgroup.is_container())
+        return no(BrokerRefusal::BadRequest,
+                  fmt::format("the container of pid {} has it already", held->pid));
+    if (held->preparing || held->ending || has_ended(held->pidfd.get()))
+        return no(BrokerRefusal::BadRequest, "is not whole, or ends already");
+    auto pidfd = pidfd_of(request.pid);
+    if (!pidfd) return no(BrokerRefusal::BadRequest, pidfd.error().message);
+    auto container = GrantCgroup::of_container(request.pid, runtime, caller.uid);
+    if (!container) return no(BrokerRefusal::BadRequest, container.error().message);
+    // While it lives, its number is nobody else's.
+    if (has_ended(pidfd->get())) return no(BrokerRefusal::BadRequest, "the container has ended");
+    const bool taken = std::any_of(grants_.begin(), grants_.end(), [&](const HeldGrant& each) {
+        return each.cgroup.identity().cgroup_id == container->identity().cgroup_id;
+    });
+    if (taken)
+        return no(BrokerRefusal::BadRequest, "the container has another grant already; it can have one");
+    if (Status moved = move_in(*held, std::move(*pidfd), request.pid, std::move(*container)); !moved)
+        return no(BrokerRefusal::Failed, moved.error().message);
+    return {};
+}
+
+/// Repeated by its caller if this process ends in between: up to the moment when it is kept, the grant is as
+/// it was.
+Status Broker::move_in(HeldGrant& held, UniqueFd pidfd, pid_t pid, GrantCgroup container) {
+    POSTERN_TRY(need_guard());
+    const SandboxIdentity& sandbox = container.identity();
+    POSTERN_TRY(guard_->add_sandbox(sandbox.cgroup_id, sandbox.cgroup_level));
+    ScopeGuard remove_sandbox([&] { (void)guard_->remove_sandbox(sandbox.cgroup_id); });
+    POSTERN_TRY(guard_->move(held.id, sandbox));
+    ScopeGuard move_back([&] { (void)guard_->move(held.id, held.cgroup.identity()); });
+    HeldGrant entered;
+    entered.id = held.id;
+    entered.device = held.device;
+    entered.slice = held.slice;
+    entered.preparing = false;
+    entered.revoked = held.revoked;
+    entered.for_container = true;
+    entered.caller = held.caller;
+    entered.pid = pid;
+    entered.command = command_name(pid);
+    entered.since = held.since;
+    entered.pidfd = std::move(pidfd);
+    entered.cgroup = container;
+    entered.left = held.cgroup;
+    POSTERN_TRY(keep_grant(entered));
+    move_back.dismiss();
+    remove_sandbox.dismiss();
+    held = std::move(entered);
+    return clear_left(held);
+}
+
+/// The runtime goes back to where it was.
+Status Broker::clear_left(HeldGrant& held) {
+    if (!held.left.has_place()) return {};
+    held.left.let_out();
+    POSTERN_TRY(need_guard());
+    POSTERN_TRY(guard_->remove_sandbox(held.left.identity().cgroup_id));
+    POSTERN_TRY(held.left.remove());
+    held.left = GrantCgroup();
+    return keep_grant(held);
+}
+
+bool Broker::is_settled() const {
+    return std::all_of(grants_.begin(), grants_.end(), [](const HeldGrant& each) {
+        return each.cgroup.is_container() && !each.left.has_place() && !each.ending &&
+               !has_ended(each.pidfd.get());
+    });
+}
+
+void Broker::look_again(HeldGrant& held) {
+    held.pause = std::min(std::max(2 * held.pause, kFirstLook), kNextTry);
+    held.next_try = now(CLOCK_MONOTONIC) + held.pause;
+}
+
 Result<bool> Broker::end(HeldGrant& held) {
     held.next_try = now(CLOCK_MONOTONIC) + kNextTry;
+    POSTERN_TRY(clear_left(held));
     if (held.cgroup.is_populated()) {
         held.cgroup.kill();
         if (held.cgroup.is_populated()) {
-            held.next_try = now(CLOCK_MONOTONIC) + kNextLook;
+            look_again(held);
             return false;
         }
     }
     POSTERN_TRY(need_guard());
     POSTERN_ASSIGN(const bool open, guard_->has_files(held.id));
     if (open) {
-        held.next_try = now(CLOCK_MONOTONIC) + kNextLook;
+        look_again(held);
         return fail(
             "open files or mappings of it are left outside of its cgroup; its slice is given to nobody until "
             "they are closed");
@@ -493,9 +602,13 @@ bool Broker::attend() {
 }
 
 int Broker::attention_due() const {
-    const bool ending =
-        std::any_of(grants_.begin(), grants_.end(), [](const HeldGrant& each) { return each.ending; });
-    if (ending) return static_cast<int>(kNextLook / kMillisecond);
+    int64_t next = INT64_MAX;
+    for (const HeldGrant& each : grants_) {
+        if (each.ending) next = std::min(next, each.next_try);
+    }
+    // Rounded up, or the wait would end a little too early, again and again.
+    if (next != INT64_MAX)
+        return static_cast<int>(std::max<int64_t>(next - now(CLOCK_MONOTONIC), 0) / kMillisecond + 1);
     return grants_.empty() && guard_ ? 1000 : -1;
 }
 

@@ -79,6 +79,10 @@ class Broker {
     [[nodiscard]] Json grants(const Caller& caller) const;
     [[nodiscard]] tl::expected<std::string, Refused> revoke(const Caller& caller,
                                                             const BrokerRequest& request);
+    /// The container that `request` names has the grant from now on: its cgroup is the sandbox, and its first
+    /// process the one that the grant ends with. `runtime`: who says so. May be repeated.
+    [[nodiscard]] tl::expected<void, Refused> enter(const Caller& caller, pid_t runtime,
+                                                    const BrokerRequest& request);
 
     /// pidfds of the clients, borrowed: readable when one has ended.
     [[nodiscard]] std::vector<int> clients() const;
@@ -87,6 +91,9 @@ class Broker {
     /// In how many milliseconds attend() should be called even if no client ends; -1: there is no need.
     [[nodiscard]] int attention_due() const;
     [[nodiscard]] bool has_grants() const { return !grants_.empty(); }
+    /// Whether nothing is left to be seen to: each grant is a running container's, whose runtime says when it
+    /// ends.
+    [[nodiscard]] bool is_settled() const;
     /// Ends all grants, with their clients.
     void kill_all();
 
@@ -109,15 +116,18 @@ class Broker {
         unsigned slice = 0;
         bool preparing = true;
         bool revoked = false;
+        bool for_container = false;  ///< asked for by the process that makes it
         Caller caller;
         pid_t pid = 0;
         std::string command;
         int64_t since = 0;  ///< CLOCK_REALTIME, ns
         UniqueFd pidfd;
         GrantCgroup cgroup;
+        GrantCgroup left;  ///< where the runtime was before its container entered; to be removed
         bool ending = false;
         std::string trouble;   ///< why its end takes so long; told once
         int64_t next_try = 0;  ///< CLOCK_MONOTONIC, ns
+        int64_t pause = 0;     ///< ns, before the next look at what somebody else holds up
     };
     using Grants = std::list<HeldGrant>;
 
@@ -139,6 +149,9 @@ class Broker {
     [[nodiscard]] Status prepare(HeldGrant& held, Device& device, const BrokerRequest& request);
     [[nodiscard]] Result<Granted> hand_out(HeldGrant& held, Device& device);
     void abandon(Grants::iterator held);
+    [[nodiscard]] Status move_in(HeldGrant& held, UniqueFd pidfd, pid_t pid, GrantCgroup container);
+    [[nodiscard]] Status clear_left(HeldGrant& held);
+    static void look_again(HeldGrant& held);
     /// The next steps of an end; true when it is over.
     [[nodiscard]] Result<bool> end(HeldGrant& held);
     void retire(const std::string& bdf);

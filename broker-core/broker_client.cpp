@@ -130,4 +130,15 @@ tl::expected<BrokeredGrant, BrokerDenial> ask_for_grant(const std::string& path,
     return grant;
 }
 
+Status enter_container(const std::string& path, const std::string& grant, pid_t pid) {
+    BrokerRequest request;
+    request.op = BrokerRequest::Op::Enter;
+    request.grant = grant;
+    request.pid = pid;
+    auto answer = ask_broker(path, request, true);
+    if (!answer) return propagate(std::move(answer), "broker " + path);
+    if (answer->reply.refusal) return fail("broker {}: {}", path, answer->reply.message);
+    return {};
+}
+
 }  // namespace postern

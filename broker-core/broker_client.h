@@ -62,4 +62,9 @@ struct BrokerDenial {
 [[nodiscard]] tl::expected<BrokeredGrant, BrokerDenial> ask_for_grant(
     const std::string& path, const BrokerRequest& request, const std::function<bool()>& give_up = {});
 
+/// Makes the container whose first process is `pid`, which is made but does not run yet, the one that has
+/// `grant`: asked for with `container`, by a process that still lives. Its cgroup is the grant's sandbox from
+/// then on, and the grant ends with that process. May be repeated.
+[[nodiscard]] Status enter_container(const std::string& path, const std::string& grant, pid_t pid);
+
 }  // namespace postern

@@ -7,7 +7,7 @@
 namespace postern {
 namespace {
 
-constexpr std::array<std::string_view, 5> kOps{"devices", "grant", "grants", "revoke", "stop"};
+constexpr std::array<std::string_view, 6> kOps{"devices", "grant", "enter", "grants", "revoke", "stop"};
 constexpr std::array<std::string_view, 5> kRefusals{"bad-request", "denied", "busy", "not-found", "failed"};
 /// What a caller may have set in a cgroup below its own: limits, which only ever hold it tighter.
 constexpr std::array<std::string_view, 6> kLimits{"memory.max", "memory.high", "memory.swap.max",
@@ -41,6 +41,7 @@ void read_grant(ObjectReader& reader, BrokerRequest& request) {
         request.slice = static_cast<unsigned>(reader.integer_in("slice", 0, 4095, 0));
     request.profile = reader.string("profile");
     request.wait = reader.boolean("wait", false);
+    request.container = reader.boolean("container", false);
     request.nonce = reader.string("nonce", true);
     read_limits(reader, request);
 }
@@ -97,6 +98,12 @@ Result<BrokerRequest> read_broker_request(std::string_view text) {
         case BrokerRequest::Op::Grant:
             read_grant(reader, request);
             break;
+        case BrokerRequest::Op::Enter:
+            request.grant = reader.string("grant", true);
+            // PID_MAX_LIMIT of a 64-bit machine.
+            request.pid = static_cast<pid_t>(reader.integer_in("pid", 1, 1 << 22, 0));
+            if (request.pid == 0) reader.set_error("pid", "is missing: of the container's first process");
+            break;
         case BrokerRequest::Op::Revoke:
             request.grant = reader.string("grant", true);
             request.kill = reader.boolean("kill", false);
@@ -120,10 +127,13 @@ std::string write_broker_request(const BrokerRequest& request) {
         document["device"] = request.device;
         document["nonce"] = request.nonce;
     }
-    if (request.op == BrokerRequest::Op::Revoke) document["grant"] = request.grant;
+    if (request.op == BrokerRequest::Op::Revoke || request.op == BrokerRequest::Op::Enter)
+        document["grant"] = request.grant;
+    if (request.op == BrokerRequest::Op::Enter) document["pid"] = request.pid;
     if (request.slice) document["slice"] = *request.slice;
     if (!request.profile.empty()) document["profile"] = request.profile;
     if (request.wait) document["wait"] = true;
+    if (request.container) document["container"] = true;
     if (!request.cgroup.empty()) document["cgroup"] = request.cgroup;
     if (request.kill) document["kill"] = true;
     if (request.reset) document["reset"] = true;

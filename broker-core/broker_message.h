@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/types.h>
+
 #include <map>
 #include <optional>
 #include <string>
@@ -20,14 +22,16 @@ inline constexpr size_t kMaxBrokerRequest = 8192;
 inline constexpr size_t kMaxBrokerReply = 1 << 18;
 
 struct BrokerRequest {
-    enum class Op { Devices, Grant, Grants, Revoke, Stop };
+    enum class Op { Devices, Grant, Enter, Grants, Revoke, Stop };
     Op op = Op::Devices;
     std::string device;             ///< Grant: PCI address
     std::optional<unsigned> slice;  ///< Grant: this one; without, any
     std::string profile;            ///< Grant: refuse if the broker has the device under another; empty: any
     bool wait = false;              ///< Grant: until a slice is free
+    bool container = false;         ///< Grant: for a container that this process makes; see Enter
     std::map<std::string, std::string> cgroup;  ///< Grant: limits of the client's cgroup, file → value
-    std::string grant;                          ///< Revoke
+    std::string grant;                          ///< Enter, Revoke
+    pid_t pid = 0;                              ///< Enter: of the container's first process
     bool kill = false;                          ///< Revoke, Stop
     bool reset = false;                         ///< Revoke
     std::string nonce;                          ///< Grant: of the greeting

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <ctime>
 #include <map>
 #include <span>
 #include <tuple>
@@ -21,6 +22,9 @@ namespace postern {
 namespace {
 
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
+/// For whoever asks again at once, such as one container after another.
+constexpr int64_t kIdleEnough = 500'000'000;
+constexpr int kIdleLook = 100;           ///< milliseconds
 constexpr unsigned kMostAccepted = 256;  ///< a turn
 /// Who connects while so many are not accepted yet waits, at most once a process: a long queue would be
 /// filled by those who connect without end, and others would stand behind all of them.
@@ -90,6 +94,7 @@ Result<BrokerServer::End> BrokerServer::run() {
             }
             return End::Stopped;
         }
+        if (is_idle()) return End::Idle;
         polled.clear();
         polled.push_back({signals_.get(), POLLIN, 0});
         polled.push_back({listener_.get(), POLLIN, 0});
@@ -102,7 +107,9 @@ Result<BrokerServer::End> BrokerServer::run() {
             polled.push_back({each->socket.get(), events, 0});
             in_order.push_back(each);
         }
-        if (::poll(polled.data(), polled.size(), broker_->attention_due()) < 0) {
+        int due = broker_->attention_due();
+        if (limits_.until_idle) due = due < 0 ? kIdleLook : std::min(due, kIdleLook);
+        if (::poll(polled.data(), polled.size(), due) < 0) {
             const int error = errno;
             if (error == EINTR) continue;
             return fail_errno(error, "poll");
@@ -125,6 +132,24 @@ Result<BrokerServer::End> BrokerServer::run() {
         sweep();
         if (polled[1].revents != 0) accept_some();
     }
+}
+
+bool BrokerServer::is_idle() {
+    if (!limits_.until_idle) return false;
+    if (!connections_.empty() || !broker_->is_settled()) {
+        idle_since_ = 0;
+        return false;
+    }
+    timespec time{};
+    ::clock_gettime(CLOCK_MONOTONIC, &time);
+    const int64_t now = static_cast<int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+    if (idle_since_ == 0) idle_since_ = now;
+    return now - idle_since_ > kIdleEnough;
+}
+
+bool BrokerServer::let_in() {
+    accept_some();
+    return !connections_.empty();
 }
 
 // ---- connections
@@ -290,6 +315,11 @@ void BrokerServer::answer(Connection& connection, const BrokerRequest& request) 
         case BrokerRequest::Op::Grant:
             if (stopping_) return refuse(connection, BrokerRefusal::Busy, "the broker is being stopped");
             return grant(connection, request);
+        case BrokerRequest::Op::Enter: {
+            const auto entered = broker_->enter(caller, connection.peer.pid, request);
+            if (!entered) return refuse(connection, entered.error().kind, entered.error().message);
+            return send(connection, broker_answer({{"entered", request.grant}}));
+        }
         case BrokerRequest::Op::Revoke: {
             const auto words = broker_->revoke(caller, request);
             if (!words) return refuse(connection, words.error().kind, words.error().message);

@@ -26,6 +26,7 @@ class BrokerServer {
     struct Limits {
         size_t connections = 512;
         size_t per_user = 32;
+        bool until_idle = false;  ///< run() comes back when nothing is left to do
     };
 
     /// `listener` is taken; the signals SIGINT, SIGTERM and SIGHUP are blocked from here on. `broker` is
@@ -39,8 +40,11 @@ class BrokerServer {
         Asked,    ///< SIGINT, SIGTERM
         Restart,  ///< SIGHUP: what is kept goes on in a new program
         Stopped,  ///< by the operation "stop": no grants are left
+        Idle,     ///< nobody is connected, and nothing of a grant is left to be seen to
     };
     [[nodiscard]] Result<End> run();
+    /// Lets in who is waiting at the door. False if nobody is.
+    bool let_in();
 
   private:
     struct Connection {
@@ -78,7 +82,9 @@ class BrokerServer {
     UniqueFd signals_;
     Connections connections_;
     uint64_t turn_ = 0;
+    int64_t idle_since_ = 0;  ///< CLOCK_MONOTONIC, ns; 0: it is not
     bool stopping_ = false;
+    [[nodiscard]] bool is_idle();
 };
 
 }  // namespace postern

@@ -57,14 +57,40 @@ void remove_below(const std::string& path, unsigned depth) {
 
 }  // namespace
 
-GrantCgroup::GrantCgroup(std::string path, uint64_t id, uint32_t level)
-    : path_(std::move(path)), identity_{id != 0 ? id : id_of(path_), level} {}
+GrantCgroup::GrantCgroup(std::string path, uint64_t id, uint32_t level, bool is_container)
+    : path_(std::move(path)), identity_{id != 0 ? id : id_of(path_), level}, is_container_(is_container) {}
 
 Result<GrantCgroup> GrantCgroup::place(pid_t pid, const std::string& grant) {
     POSTERN_ASSIGN(const CgroupPath parent,
                    own_cgroup(read_cgroup_file("/proc/self/mountinfo"),
                               read_cgroup_file(fmt::format("/proc/{}/cgroup", pid))));
     return GrantCgroup(fmt::format("{}/postern-grant-{}", parent.folder, grant), 0, parent.depth + 1);
+}
+
+Result<GrantCgroup> GrantCgroup::of_container(pid_t pid, pid_t runtime, uid_t uid) {
+    const std::string mounts = read_cgroup_file("/proc/self/mountinfo");
+    const auto place_of = [&](const std::string& who) {
+        return own_cgroup(mounts, read_cgroup_file(fmt::format("/proc/{}/cgroup", who)));
+    };
+    POSTERN_ASSIGN(const CgroupPath its, place_of(std::to_string(pid)));
+    for (const std::string& other : {std::string("self"), std::to_string(runtime)}) {
+        POSTERN_ASSIGN(const CgroupPath place, place_of(other));
+        if (its.depth == 0 || (place.folder + "/").starts_with(its.folder + "/")) {
+            return fail(
+                "the container of pid {} has no cgroup of its own, but is in {}, where {} is, too; leave out "
+                "--cgroups=disabled and the like",
+                pid, its.folder, other == "self" ? "the broker" : "its runtime");
+        }
+    }
+    struct stat found {};
+    if (::lstat(its.folder.c_str(), &found) != 0) {
+        const int error = errno;
+        return fail_errno(error, "cannot look at {}, where pid {} is", its.folder, pid);
+    }
+    if (uid != 0 && found.st_uid != uid)
+        return fail("pid {} is in {}, which is not uid {}'s but uid {}'s", pid, its.folder, uid,
+                    found.st_uid);
+    return GrantCgroup(its.folder, found.st_ino, its.depth, true);
 }
 
 Status GrantCgroup::make(const std::map<std::string, std::string>& limits) {
@@ -113,7 +139,7 @@ bool GrantCgroup::is_populated() const {
 }
 
 Status GrantCgroup::remove() const {
-    if (!is_there()) return {};
+    if (is_container_ || !is_there()) return {};
     remove_below(path_, 0);
     if (::rmdir(path_.c_str()) == 0 || errno == ENOENT) return {};
     const int error = errno;

@@ -219,6 +219,11 @@ Result<size_t> Guard::revoke(const std::string& grant) {
     return revoked;
 }
 
+Status Guard::move(const std::string& grant, const SandboxIdentity& sandbox) {
+    POSTERN_ASSIGN(const GuardLock lock, GuardLock::take());
+    return pins_.move(grant, sandbox);
+}
+
 void Guard::leave() {
     if (!use_) return;
     my_sandboxes_.clear();

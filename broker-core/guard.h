@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "broker-core/grant.h"
 #include "broker-core/guard_listener.h"
 #include "broker-core/guard_lock.h"
 #include "broker-core/guard_pins.h"
@@ -76,6 +77,8 @@ class Guard {
     [[nodiscard]] Result<bool> has_files(const std::string& grant) const;
     /// Refuses everything on the files of `grant` from now on. Returns how many there were.
     [[nodiscard]] Result<size_t> revoke(const std::string& grant);
+    /// Makes the sandbox with that cgroup, added before, the one of `grant`.
+    [[nodiscard]] Status move(const std::string& grant, const SandboxIdentity& sandbox);
     /// Hears of refusals from now on, of one sandbox by its cgroup or of all (0).
     [[nodiscard]] Result<GuardListener> listen(uint64_t cgroup_id);
 

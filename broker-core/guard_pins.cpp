@@ -392,19 +392,22 @@ Result<uint64_t> GuardPins::denied(const std::string& grant) const {
     return sum;
 }
 
-Result<bool> GuardPins::change(uint64_t key, const std::string& grant, uint32_t what) {
+Result<bool> GuardPins::change(uint64_t key, const std::string& grant, uint32_t what,
+                               const SandboxIdentity& sandbox) {
     POSTERN_ASSIGN(const UniqueFd program, open_pin(prog_path(folder_, kGuardRevoker)));
-    postern_revocation request{};
-    request.file = key;
-    request.what = what;
-    std::copy_n(grant.begin(), std::min<size_t>(grant.size(), POSTERN_GRANT_SIZE - 1), request.grant);
+    postern_revocation wanted{};
+    wanted.file = key;
+    wanted.what = what;
+    wanted.sandbox_cgroup = sandbox.cgroup_id;
+    wanted.cgroup_level = sandbox.cgroup_level;
+    std::copy_n(grant.begin(), std::min<size_t>(grant.size(), POSTERN_GRANT_SIZE - 1), wanted.grant);
     // The kernel writes the context back where it came from, and refuses a ctx_out.
-    LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &request, .ctx_size_in = sizeof request);
+    LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &wanted, .ctx_size_in = sizeof wanted);
     if (::bpf_prog_test_run_opts(program.get(), &run) != 0) {
         const int error = errno;
         return fail_errno(error, "the guard: cannot change the policy of grant {}", grant);
     }
-    return request.done != 0;
+    return wanted.done != 0;
 }
 
 Result<bool> GuardPins::revoke(uint64_t key, const std::string& grant) {
@@ -415,6 +418,22 @@ Status GuardPins::restart_count(const std::string& grant) {
     POSTERN_ASSIGN(const auto all, files());
     for (const auto& [key, found] : all) {
         if (grant == found.grant) POSTERN_TRY(change(key, grant, POSTERN_FORGET));
+    }
+    return {};
+}
+
+Status GuardPins::move(const std::string& grant, const SandboxIdentity& sandbox) {
+    POSTERN_ASSIGN(const auto all, files());
+    for (const auto& [key, found] : all) {
+        if (grant != found.grant) continue;
+        if ((found.flags & POSTERN_POLICY_ONLY_WAY) != 0) {
+            return fail(
+                "the guard: grant {} has a file that is the only way to its inode in its sandbox, which "
+                "therefore cannot become another one",
+                grant);
+        }
+        // Not done: it was closed a moment ago.
+        POSTERN_TRY(change(key, grant, POSTERN_MOVE, sandbox));
     }
     return {};
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bpf/policy.h"
+#include "broker-core/grant.h"
 #include "broker-core/result.h"
 #include "broker-core/unique_fd.h"
 
@@ -58,6 +59,8 @@ class GuardPins {
     [[nodiscard]] Result<std::vector<std::pair<uint64_t, postern_policy>>> files() const;
     /// Refuses everything on the file `key` if it still is one of `grant`; says whether it was.
     [[nodiscard]] Result<bool> revoke(uint64_t key, const std::string& grant);
+    /// Makes another cgroup the sandbox of `grant`, whose files none may be the only way to something.
+    [[nodiscard]] Status move(const std::string& grant, const SandboxIdentity& sandbox);
 
     /// Begins to count the refusals on the files of `grant` from 0.
     [[nodiscard]] Status restart_count(const std::string& grant);
@@ -73,7 +76,8 @@ class GuardPins {
     [[nodiscard]] Result<uint64_t> denied(const std::string& grant) const;
 
   private:
-    [[nodiscard]] Result<bool> change(uint64_t key, const std::string& grant, uint32_t what);
+    [[nodiscard]] Result<bool> change(uint64_t key, const std::string& grant, uint32_t what,
+                                      const SandboxIdentity& sandbox = {});
     GuardPins(std::string folder, UniqueFd files, UniqueFd sandboxes, UniqueFd only_ways, UniqueFd pending,
               UniqueFd rings, UniqueFd listeners, UniqueFd state)
         : folder_(std::move(folder)),

@@ -7,14 +7,18 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "broker-core/broker.h"
 #include "broker-core/broker_client.h"
 #include "broker-core/broker_config.h"
 #include "broker-core/broker_server.h"
+#include "broker-core/cgroup_file.h"
+#include "broker-core/cgroup_path.h"
 #include "broker-core/file.h"
 #include "broker-core/keeper.h"
+#include "broker-core/on_demand.h"
 #include "broker-core/open_keeper.h"
 #include "broker-core/packet.h"
 #include "broker-core/profile_reader.h"
@@ -28,6 +32,7 @@ struct BrokerOptions {
     std::string socket = kBrokerSocket;
     std::string keeper = "auto";
     bool check = false;
+    bool on_demand = false;
 };
 
 std::string folder_of(const std::string& path) {
@@ -63,7 +68,7 @@ Result<UniqueFd> lock_folder(const std::string& folder) {
     if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) return file;
     const int error = errno;
     if (error == EWOULDBLOCK)
-        return fail("a broker is running already in {}; `postern broker --stop` ends it", folder);
+        return fail("{} in {}; `postern broker --stop` ends it", kBrokerRunsAlready, folder);
     return fail_errno(error, "cannot lock {}", path);
 }
 
@@ -90,14 +95,17 @@ UniqueFd kept_listener(std::vector<KeptEntry>& entries, const std::string& path)
     return {};
 }
 
-Result<UniqueFd> listen(Keeper& keeper, const std::string& path) {
+Result<UniqueFd> listen(Keeper& keeper, const std::string& path, bool keep) {
     POSTERN_ASSIGN(std::vector<KeptEntry> entries, keeper.take_all());
-    if (UniqueFd kept = kept_listener(entries, path)) return kept;
+    UniqueFd kept = kept_listener(entries, path);
+    // Without a broker nobody should wait for one at a door that the keeper holds open.
+    if (!keep) POSTERN_TRY(keeper.remove(kListenerEntry));
+    if (kept) return kept;
     // Under the lock: what stands there is a dead one's.
     (void)::unlink(path.c_str());
     POSTERN_ASSIGN(UniqueFd listener, listen_at(path, 0666));
     struct stat made {};
-    if (::lstat(path.c_str(), &made) == 0) {
+    if (keep && ::lstat(path.c_str(), &made) == 0) {
         const int fd = listener.get();
         POSTERN_TRY(
             keeper.put(kListenerEntry, Json{{"path", path}, {"inode", made.st_ino}}.dump(), {&fd, 1}));
@@ -111,9 +119,55 @@ int begin_anew(const BrokerOptions& options, const Keeper& keeper) {
     if (!keeper.survives_exec()) return 0;
     const std::string program = program_prefix() + "/bin/postern";
     ::execl(program.c_str(), "postern", "broker", "--config", options.config.c_str(), "--socket",
-            options.socket.c_str(), "--keeper", options.keeper.c_str(), nullptr);
+            options.socket.c_str(), "--keeper", options.keeper.c_str(),
+            options.on_demand ? "--on-demand" : nullptr, nullptr);
     const int error = errno;
     return report(Error{fmt::format("broker: {}: {}", program, errno_text(error)), error}, kLaunchFailed);
+}
+
+/// Whoever starts a broker on demand is in a cgroup that ends with a container, a login or a unit; the broker
+/// and who keeps its files must not. At the root, where nobody else's rules hold; best effort, for it is a
+/// matter of how long they live alone.
+class OwnCgroup {
+  public:
+    OwnCgroup() {
+        const auto top = own_cgroup(read_cgroup_file("/proc/self/mountinfo"), "0::/\n");
+        if (!top) return;
+        root_ = top->folder;
+        folder_ = root_ + "/postern-broker";
+        if (::mkdir(folder_.c_str(), 0755) == 0 || errno == EEXIST)
+            (void)write_cgroup_file(folder_ + "/cgroup.procs", "0");
+    }
+    OwnCgroup(const OwnCgroup&) = delete;
+    OwnCgroup& operator=(const OwnCgroup&) = delete;
+    /// It stays if a keeper is in it.
+    ~OwnCgroup() {
+        if (folder_.empty()) return;
+        (void)write_cgroup_file(root_ + "/cgroup.procs", "0");
+        (void)::rmdir(folder_.c_str());
+    }
+
+  private:
+    std::string root_;
+    std::string folder_;
+};
+
+/// From here on it speaks there: whoever has started it has heard enough when it serves.
+Status log_to(const std::string& path) {
+    const UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
+    if (file && ::dup2(file.get(), STDERR_FILENO) >= 0) return {};
+    const int error = errno;
+    return fail_errno(error, "cannot write to {}", path);
+}
+
+Result<BrokerServer::End> run_until_idle(BrokerServer& server, const BrokerOptions& options) {
+    while (true) {
+        POSTERN_ASSIGN(const BrokerServer::End end, server.run());
+        if (end != BrokerServer::End::Idle) return end;
+        // Nobody comes any more; who has come before is served.
+        (void)::unlink(options.socket.c_str());
+        if (!server.let_in()) return end;
+    }
 }
 
 int serve(const BrokerOptions& options) {
@@ -137,21 +191,29 @@ int serve(const BrokerOptions& options) {
     if (auto made = make_folder(folder); !made) return report(made.error(), kLaunchFailed);
     const auto lock = lock_folder(folder);
     if (!lock) return report(lock.error(), kLaunchFailed);
+    std::optional<OwnCgroup> cgroup;
+    if (options.on_demand) cgroup.emplace();
     auto place = open_service_place(options.keeper, folder);
     if (!place) return report(place.error(), kLaunchFailed);
     Keeper& keeper = *place->keeper;
     if (!place->listener) {
-        auto made = listen(keeper, options.socket);
+        auto made = listen(keeper, options.socket, !options.on_demand);
         if (!made) return report(made.error(), kLaunchFailed);
         place->listener = std::move(*made);
     }
     auto broker = Broker::create(std::move(*config), keeper, log);
     if (!broker) return report(broker.error(), kLaunchFailed);
-    auto server = BrokerServer::create(*broker, std::move(place->listener), {});
+    BrokerServer::Limits limits;
+    limits.until_idle = options.on_demand;
+    auto server = BrokerServer::create(*broker, std::move(place->listener), limits);
     if (!server) return report(server.error(), kLaunchFailed);
+    if (options.on_demand) {
+        if (auto turned = log_to(folder + "/on-demand.log"); !turned)
+            return report(turned.error(), kLaunchFailed);
+    }
     log(fmt::format("serves {}; what it has is kept by {}", options.socket, keeper.kind()));
     if (const auto told = place->notify("READY=1"); !told) log(told.error().message);
-    const auto end = server->run();
+    const auto end = run_until_idle(*server, options);
     if (!end) return report(end.error(), kLaunchFailed);
     if (*end == BrokerServer::End::Restart) {
         broker->leave();
@@ -204,6 +266,8 @@ Command add_broker_command(CLI::App& app) {
         ->check(CLI::IsMember({"auto", "systemd", "holder", "none"}))
         ->capture_default_str();
     command->add_flag("--check", options->check, "read the configuration and the profiles, and end");
+    command->add_flag("--on-demand", options->on_demand,
+                      "end when nobody asks and nothing is left to do; containers go on with their slices");
     command->add_flag("--stop", *stops, "end the running broker: devices are given back, nothing is kept");
     command->add_flag("--kill", *kill, "with --stop: and all of its clients")->needs("--stop");
     return [options, stops, kill](const CommandLine&) {

@@ -35,8 +35,14 @@ TEST(BrokerRequest, ReadsEachOperation) {
     EXPECT_EQ(grant->slice, 3U);
     EXPECT_EQ(grant->profile, "p");
     EXPECT_TRUE(grant->wait);
+    EXPECT_FALSE(grant->container);
     EXPECT_EQ(grant->nonce, "n");
     EXPECT_EQ(grant->cgroup.at("pids.max"), "10");
+    const auto enter = read_broker_request(R"({"postern":1,"op":"enter","grant":"g","pid":4194304})");
+    ASSERT_TRUE(enter) << enter.error().message;
+    EXPECT_EQ(enter->op, Op::Enter);
+    EXPECT_EQ(enter->grant, "g");
+    EXPECT_EQ(enter->pid, 4194304);
     const auto revoke =
         read_broker_request(R"({"postern":1,"op":"revoke","grant":"g","kill":true,"reset":true})");
     ASSERT_TRUE(revoke) << revoke.error().message;
@@ -57,6 +63,18 @@ TEST(BrokerRequest, WhatIsWrittenIsReadAgain) {
     ASSERT_TRUE(read) << read.error().message;
     EXPECT_EQ(write_broker_request(*read), text);
     EXPECT_EQ(read->cgroup, request.cgroup);
+    request.container = true;
+    const auto again = read_broker_request(write_broker_request(request));
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_TRUE(again->container);
+    BrokerRequest enter;
+    enter.op = Op::Enter;
+    enter.grant = "g";
+    enter.pid = 17;
+    const auto entered = read_broker_request(write_broker_request(enter));
+    ASSERT_TRUE(entered) << entered.error().message;
+    EXPECT_EQ(entered->pid, 17);
+    EXPECT_EQ(entered->grant, "g");
     // A command line need not be UTF-8, and is no reason to throw.
     request.device = "\xff\xfe";
     EXPECT_TRUE(read_broker_request(write_broker_request(request)));
@@ -74,6 +92,14 @@ TEST(BrokerRequest, RefusesInWords) {
     EXPECT_THAT(refused(R"({"postern":1,"op":"devices","kill":true})"), HasSubstr("unknown key"));
     EXPECT_THAT(refused(R"({"postern":1,"op":"devices","op":"stop"})"), HasSubstr("stands twice"));
     EXPECT_THAT(refused(R"({"postern":1,"op":"revoke"})"), HasSubstr("\"grant\" is missing"));
+    EXPECT_EQ(refused(R"({"postern":1,"op":"enter","grant":"g","pid":1})"), "accepted");  // the control
+    EXPECT_THAT(refused(R"({"postern":1,"op":"enter","pid":1})"), HasSubstr("\"grant\" is missing"));
+    EXPECT_THAT(refused(R"({"postern":1,"op":"enter","grant":"g"})"), HasSubstr("pid"));
+    EXPECT_THAT(refused(R"({"postern":1,"op":"enter","grant":"g","pid":0})"), HasSubstr("pid"));
+    EXPECT_THAT(refused(R"({"postern":1,"op":"enter","grant":"g","pid":4194305})"),
+                HasSubstr("out of range"));
+    EXPECT_THAT(refused(R"({"postern":1,"op":"enter","grant":"g","pid":1,"nonce":"n"})"),
+                HasSubstr("unknown key"));
     const std::string grant = R"({"postern":1,"op":"grant","device":"x","nonce":"n")";
     EXPECT_EQ(refused(grant + "}"), "accepted");  // the control of what follows
     EXPECT_THAT(refused(R"({"postern":1,"op":"grant","device":"x"})"), HasSubstr("\"nonce\" is missing"));

@@ -1,0 +1,328 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Grants of a broker to containers (the operation `enter` of docs/broker.md), and a broker that is started on demand. A runtime is
+played by hand here, so that each of its steps can be done wrong; real ones are in container_test.py. Runs as root in the guest."""
+
+import array
+import errno
+import fcntl
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+import unittest
+
+from broker_lab import ALICE, BLK, BOB, PATIENCE, POSTERN, BrokerLab, Client, setUpModule, tearDownModule, wait_until  # noqa: F401
+
+ROOT = "/sys/fs/cgroup"
+VFIO_DEVICE_GET_INFO = 0x3b6b
+
+
+def own_cgroup(pid="self"):
+    with open(f"/proc/{pid}/cgroup") as file:
+        return ROOT + file.read().strip().rsplit("::", 1)[1]
+
+
+def move(pid, folder):
+    with open(f"{folder}/cgroup.procs", "w") as file:
+        file.write(str(pid))
+
+
+def may_ask(fd):
+    """Whether the device answers: the guard lets this ioctl through, and refuses all on a file that a task may not have."""
+    block = bytearray(24)
+    block[0] = 24
+    try:
+        fcntl.ioctl(fd, VFIO_DEVICE_GET_INFO, block)
+        return True
+    except PermissionError:
+        return False
+
+
+def receive_one(path_socket):
+    """The one file that comes, or None if the kernel took it away on the way."""
+    _, ancillary, flags, _ = path_socket.recvmsg(16, socket.CMSG_SPACE(4))
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            return array.array("i", data)[0]
+    assert flags & socket.MSG_CTRUNC, flags
+    return None
+
+
+def runtime(child, path, request):
+    """As a container's runtime: gets the grant, does as it is told, says what came of it."""
+    with Client(path) as client:
+        answer, fds = client.grant(container=True, **request)
+    device = fds[answer["fds"].index("device")]
+    child.tell(("granted", {**answer, "cgroup_of_runtime": own_cgroup()}))
+    while True:
+        what, value = child.hear(3600)
+        if what == "enter":
+            try:
+                with Client(path) as asked:
+                    child.tell(asked.ask({"op": "enter", "grant": answer["grant"], "pid": value})[0])
+            except (EOFError, OSError) as error:
+                child.tell({"lost": str(error)})
+            except Exception as error:  # pylint: disable=broad-except
+                child.tell({"refused": str(error)})
+        elif what == "where":
+            child.tell(own_cgroup())
+        elif what == "pass":  # the device, to whoever connects there
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as out:
+                out.connect(value)
+                socket.send_fds(out, [b"x"], [device])
+            child.tell("passed")
+        elif what == "end":
+            return None
+
+
+class ContainerLab(BrokerLab):
+    ALL = [{"allow": [{"users": [ALICE, BOB]}]}]
+
+    def setUp(self):
+        super().setUp()
+        self.folders = []
+        self.addCleanup(self.remove_cgroups)
+
+    def remove_cgroups(self):
+        for folder in reversed(self.folders):
+            wait_until(lambda: not open(f"{folder}/cgroup.procs").read(), 5)
+            os.rmdir(folder)
+
+    def cgroup(self, name, owner=0):
+        folder = f"{ROOT}/{name}"
+        os.mkdir(folder)
+        self.folders.append(folder)
+        if owner:
+            for path in (folder, f"{folder}/cgroup.procs"):
+                os.chown(path, owner, owner)
+        return folder
+
+    def container(self, folder, uid=None):
+        """Its first process, which receives a file when it is asked to."""
+        def first(child):
+            child.tell("ready")
+            while True:
+                what = child.hear(3600)
+                if what == "listen":
+                    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+                        path = f"/run/door-{os.getpid()}"
+                        door.bind(path)
+                        door.listen(1)
+                        child.tell(path)
+                        connection, _ = door.accept()
+                        got = receive_one(connection)
+                        os.unlink(path)
+                        child.tell(None if got is None else may_ask(got))
+                        if got is not None:
+                            os.close(got)
+        made = self.child(first, uid=uid)
+        self.assertEqual(made.hear(), "ready")
+        move(made.pid, folder)
+        return made
+
+    def runtime(self, request=None, **who):
+        child = self.child(runtime, self.path, request or {}, **who)
+        kind, child.answer = child.hear()
+        self.assertEqual(kind, "granted", child.answer)
+        return child
+
+    def enter(self, run, pid):
+        run.tell(("enter", pid))
+        return run.hear()
+
+    def passes_to(self, run, receiver):
+        """Whether `receiver` may receive and use the device's file."""
+        receiver.tell("listen")
+        run.tell(("pass", receiver.hear()))
+        self.assertEqual(run.hear(), "passed")
+        return receiver.hear()
+
+    def grants(self):
+        with self.client() as client:
+            return client.grants()
+
+
+class Containers(ContainerLab):
+    def test_a_containers_life(self):
+        self.start_broker(self.ALL)
+        run = self.runtime()
+        grant = run.answer["grant"]
+        self.assertEqual(run.answer["cgroup_of_runtime"], run.answer["cgroup"])
+        inside = self.container(self.cgroup("ctr-a"))
+        outside = self.container(self.cgroup("ctr-b"))
+        self.assertIsNone(self.passes_to(run, inside), "not yet in the sandbox")
+        self.assertEqual(self.enter(run, inside.pid), {"postern": 1, "entered": grant})
+        self.assertTrue(self.passes_to(run, inside))
+        self.assertIsNone(self.passes_to(run, outside), "another container")
+        # The runtime is where it was, and may end.
+        run.tell(("where", None))
+        self.assertEqual(run.hear(), own_cgroup())
+        self.assertFalse(os.path.exists(run.answer["cgroup"]))
+        self.assertEqual(self.enter(run, inside.pid), {"postern": 1, "entered": grant}, "once more is the same")
+        run.tell(("end", None))
+        run.wait()
+        time.sleep(0.3)
+        live, = self.grants()
+        self.assertEqual((live["grant"], live["pid"], live["state"]), (grant, inside.pid, "live"))
+        # It ends with the container, and others in the cgroup with it.
+        other = self.container(f"{ROOT}/ctr-a")
+        inside.kill()
+        self.free_again()
+        self.assertEqual(os.WTERMSIG(other.wait()), signal.SIGKILL)
+        self.assertTrue(os.path.isdir(f"{ROOT}/ctr-a"), "the runtime's to remove")
+
+    def test_a_runtime_that_fails(self):
+        """Before its container has entered the grant is the runtime's, and ends with it."""
+        self.start_broker(self.ALL)
+        run = self.runtime()
+        run.kill()
+        self.free_again()
+
+    def test_refusals(self):
+        self.start_broker(self.ALL)
+        folder = self.cgroup("ctr-a")
+        inside = self.container(folder)
+        run = self.runtime()
+        self.assertIn("has no cgroup of its own", self.enter(run, os.getpid())["refused"], "a cgroup that the runtime is in as well")
+        self.assertIn("has no cgroup of its own", self.enter(run, 1)["refused"], "the root of all")
+        gone = self.container(folder)
+        gone.kill()
+        self.assertIn("no such process", self.enter(run, gone.pid)["refused"].lower())
+        self.assertIn("entered", self.enter(run, inside.pid), "the control")
+        second = self.container(self.cgroup("ctr-b"))
+        self.assertIn("has it already", self.enter(run, second.pid)["refused"])
+        other = self.runtime()
+        self.assertIn("another grant already", self.enter(other, inside.pid)["refused"])
+        self.assertIn("entered", self.enter(other, second.pid), "the control")
+        # What was not asked for with "container" stays with its process.
+        plain = self.holder()
+        with self.client() as client, self.assertRaises(Exception) as refused:
+            client.ask({"op": "enter", "grant": plain.answer["grant"], "pid": second.pid})
+        self.assertIn("was not asked for", str(refused.exception))
+        with self.client() as client, self.assertRaises(Exception) as refused:
+            client.ask({"op": "enter", "grant": "0" * 32, "pid": second.pid})
+        self.assertIn("no live grant", str(refused.exception))
+
+    def test_ordinary_users(self):
+        """Whose containers are in cgroups of theirs, and in nobody else's."""
+        self.start_broker(self.ALL)
+        theirs = self.container(self.cgroup("alice", ALICE), uid=ALICE)
+        roots = self.container(self.cgroup("roots"))
+        bobs = self.container(self.cgroup("bob", BOB), uid=BOB)
+        run = self.runtime(uid=ALICE)
+        for pid in (roots.pid, bobs.pid):
+            self.assertIn("which is not uid", self.enter(run, pid)["refused"])
+        grant = run.answer["grant"]
+
+        def steal(_):
+            with self.client() as client:
+                return client.ask({"op": "enter", "grant": grant, "pid": bobs.pid})
+        with self.assertRaises(Exception) as refused:
+            self.child(steal, uid=BOB).result()
+        self.assertIn("no live grant", str(refused.exception))
+        self.assertIn("entered", self.enter(run, theirs.pid), "the control")
+        run.kill()
+        self.assertEqual(self.grants()[0]["pid"], theirs.pid)
+        theirs.kill()
+        self.free_again()
+
+    def test_the_broker_is_killed_at_any_moment(self):
+        random.seed(6)
+        self.start_broker(self.ALL)
+        folder = self.cgroup("ctr-a")
+        entered_at_once = 0
+        for _ in range(12):
+            inside = self.container(folder)
+            run = self.runtime({"slice": 1})
+            delay = random.uniform(0, 0.08)
+            run.tell(("enter", inside.pid))
+            time.sleep(delay)
+            self.kill9()
+            self.start_broker()
+            answer = run.hear()
+            entered_at_once += "entered" in answer
+            if "entered" not in answer:
+                self.assertIn("entered", self.enter(run, inside.pid), answer)
+            run.kill()
+            self.kill9()
+            self.start_broker()
+            live, = self.grants()
+            self.assertEqual((live["pid"], live["slice"], live["state"]), (inside.pid, 1, "live"))
+            self.assertFalse(os.path.exists(run.answer["cgroup"]))
+            inside.kill()
+            self.free_again()
+        print(f"    {entered_at_once} of 12 had entered before the broker was killed", flush=True)
+
+
+class OnDemand(ContainerLab):
+    """No broker goes on running: it is there while something is to be done, and takes up what is kept."""
+
+    def on_demand(self):
+        broker = self.start_broker(self.ALL if not os.path.exists(self.config) else None, args=["--on-demand"])
+        return broker
+
+    def log(self):
+        # From the moment on when it serves it speaks into a file of its own.
+        more = ""
+        if os.path.exists(f"{self.folder}/run/on-demand.log"):
+            with open(f"{self.folder}/run/on-demand.log") as file:
+                more = file.read()
+        return super().log() + more
+
+    def stop_broker(self, kill=True):
+        if self.broker is None:
+            return
+        try:
+            self.broker.wait(PATIENCE)
+        finally:
+            if self.broker.poll() is None:
+                self.broker.kill()
+                self.broker.wait()
+        self.broker = None
+
+    def test_a_containers_life(self):
+        broker = self.on_demand()
+        run = self.runtime()
+        inside = self.container(self.cgroup("ctr-a"))
+        self.assertIsNone(broker.poll(), "a grant is on its way")
+        time.sleep(1)
+        self.assertIsNone(broker.poll())
+        self.assertIn("entered", self.enter(run, inside.pid))
+        self.assertTrue(self.passes_to(run, inside))
+        run.tell(("end", None))
+        run.wait()
+        self.assertEqual(broker.wait(PATIENCE), 0, self.log())
+        with self.assertRaises(OSError) as nobody:
+            self.client()
+        self.assertIn(nobody.exception.errno, (errno.ENOENT, errno.ECONNREFUSED), "nobody waits at a door where nobody comes")
+        # A second slice, a moment later, while the first container goes on.
+        os.unlink(f"{self.folder}/run/on-demand.log")
+        broker = self.on_demand()
+        self.assertEqual([each["pid"] for each in self.grants()], [inside.pid])
+        second_run = self.runtime()
+        second = self.container(self.cgroup("ctr-b"))
+        self.assertIn("entered", self.enter(second_run, second.pid))
+        self.assertNotEqual(second_run.answer["slice"], run.answer["slice"])
+        second_run.kill()
+        self.assertEqual(broker.wait(PATIENCE), 0, self.log())
+        inside.kill()
+        second.kill()
+        # Whoever says so next has it all cleaned up.
+        os.unlink(f"{self.folder}/run/on-demand.log")
+        broker = self.on_demand()
+        self.assertEqual(broker.wait(PATIENCE), 0, self.log())
+        self.assertFalse(os.path.exists(f"{ROOT}/postern-broker"), "with the keeper")
+
+    def test_ends_when_nothing_is_asked(self):
+        broker = self.on_demand()
+        self.assertEqual(broker.wait(PATIENCE), 0, self.log())
+        alone = subprocess.run([POSTERN, "run", "--broker", "none", "--device", BLK, "--profile", "virtio-blk-queue", "--", "/bin/true"],
+                               capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(alone.returncode, 0, alone.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
