@@ -15,7 +15,8 @@
  *
  * How the grant arrives: fds by the sd_listen_fds(3) convention (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES,
  * first fd 3), one of them, "manifest", a memfd with JSON that says what each one is. Or the same fds over a
- * unix socket, from a driver that uses libpostern: postern_open_socket().
+ * unix socket: in a container whose runtime could not pass them, from POSTERN_GRANT_SOCKET, where
+ * postern_open() looks, too; from a driver that uses libpostern, postern_open_socket().
  *
  * Errors: postern_open() and postern_open_socket() explain themselves in a line of text; every other function
  * returns -1 or NULL and sets errno. A lookup of a name that is not in the grant gives NULL, and every
@@ -47,6 +48,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /* Version of the manifest that this header reads. */
@@ -54,6 +56,11 @@
 
 /* First passed fd, SD_LISTEN_FDS_START of sd_listen_fds(3). */
 #define POSTERN_FIRST_FD 3
+
+/* Where the grant of a container waits, to be given once. */
+#ifndef POSTERN_GRANT_SOCKET
+#define POSTERN_GRANT_SOCKET "/run/postern/grant.sock"
+#endif
 
 /* `access` of a window and of DMA memory. Equal to PROT_READ and PROT_WRITE on Linux, by intent. */
 #define POSTERN_READ 1
@@ -834,11 +841,11 @@ static inline long postern_environment_(const char* name, char* error, size_t er
     char* end;
     long value;
     if (!text) {
-        return postern_say_(
-            error, error_size,
-            "postern: %s is not set: no grant was passed; start this program with 'postern run "
-            "--device BDF --profile PROFILE -- PROGRAM'",
-            name);
+        return postern_say_(error, error_size,
+                            "postern: %s is not set, and there is no %s: no grant was passed; start this "
+                            "program with 'postern "
+                            "run --device BDF --profile PROFILE -- PROGRAM', or its container with a slice",
+                            name, POSTERN_GRANT_SOCKET);
     }
     errno = 0;
     value = strtol(text, &end, 10);
@@ -907,8 +914,11 @@ static inline int postern_close_on_exec_(const struct postern_grant* grant, char
     return 0;
 }
 
-/* The grant that this process was started with. NULL with one line of text in error (always ended, cut to
- * error_size). The environment stays as it is, so call it once: a second grant would own the same fds. */
+static inline struct postern_grant* postern_open_path(const char* path, char* error, size_t error_size);
+
+/* The grant that this process was started with or, without LISTEN_FDS, the one that waits for its container
+ * at POSTERN_GRANT_SOCKET. NULL with one line of text in error (always ended, cut to error_size). The
+ * environment stays as it is, so call it once: a second grant would own the same fds. */
 static inline struct postern_grant* postern_open(char* error, size_t error_size) {
     const char* names = getenv("LISTEN_FDNAMES");
     long count = postern_environment_("LISTEN_FDS", error, error_size);
@@ -917,6 +927,8 @@ static inline struct postern_grant* postern_open(char* error, size_t error_size)
     size_t length = 0;
     char* text;
     struct postern_grant* grant;
+    if (!getenv("LISTEN_FDS") && access(POSTERN_GRANT_SOCKET, F_OK) == 0)
+        return postern_open_path(POSTERN_GRANT_SOCKET, error, error_size);
     if (count < 0 || pid < 0) return NULL;
     if (pid != (long)getpid()) {
         postern_say_(
@@ -1117,6 +1129,43 @@ static inline struct postern_grant* postern_open_socket(int socket, char* error,
         grant = postern_socket_grant_(in, error, error_size);
     if (!grant) postern_socket_drop_(in);
     free(in);
+    return grant;
+}
+
+/* The grant that whoever listens at `path` gives to the first process that asks (SOCK_SEQPACKET). NULL with
+ * one line of text in error. */
+static inline struct postern_grant* postern_open_path(const char* path, char* error, size_t error_size) {
+    struct sockaddr_un address;
+    struct postern_grant* grant;
+    int connection;
+    int failed;
+    memset(&address, 0, sizeof address);
+    address.sun_family = AF_UNIX;
+    if (strlen(path) >= sizeof address.sun_path) {
+        postern_say_(error, error_size, "postern: %s: too long for the path of a socket", path);
+        return NULL;
+    }
+    memcpy(address.sun_path, path, strlen(path));
+    connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (connection < 0) {
+        postern_say_(error, error_size, "postern: %s: socket: %s", path, strerror(errno));
+        return NULL;
+    }
+    do {
+        failed = connect(connection, (const struct sockaddr*)&address, sizeof address);
+    } while (failed && errno == EINTR);
+    if (failed) {
+        const int why = errno;
+        postern_say_(error, error_size, "postern: %s: %s%s", path, strerror(why),
+                     why == ECONNREFUSED
+                         ? ": nobody gives a grant here any more; a container's is given once, "
+                           "to the first program that asks"
+                         : "");
+        (void)close(connection);
+        return NULL;
+    }
+    grant = postern_open_socket(connection, error, error_size);
+    (void)close(connection);
     return grant;
 }
 

@@ -7,13 +7,16 @@
 
 #include "broker-core/json_reader.h"
 #include "broker-core/requirements.h"
+#include "launcher/cdi_state.h"
 #include "launcher/commands.h"
 
 namespace postern {
 namespace {
 
 int check(bool json) {
-    const std::vector<Requirement> requirements = check_requirements(read_machine_facts());
+    std::vector<Requirement> requirements = check_requirements(read_machine_facts());
+    requirements.push_back(check_cdi(find_cdi_files(kCdiFolders), expected_cdi_spec(),
+                                     ::access(own_hook_place().program.c_str(), X_OK) == 0));
     unsigned missing = 0;
     Json list = Json::array();
     for (const Requirement& each : requirements) {

@@ -36,6 +36,7 @@ using Command = std::function<int(const CommandLine& rest)>;
 [[nodiscard]] Command add_revoke_command(CLI::App& app);
 [[nodiscard]] Command add_monitor_command(CLI::App& app);
 [[nodiscard]] Command add_guard_command(CLI::App& app);
+[[nodiscard]] Command add_cdi_command(CLI::App& app);
 /// Tells of all commands of `app`, those that are added later, too.
 [[nodiscard]] Command add_completion_command(CLI::App& app);
 

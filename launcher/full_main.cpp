@@ -38,6 +38,7 @@ constexpr NamedCommand kCommands[] = {
     {"monitor", add_monitor_command},
     {"broker", add_broker_command},
     {"guard", add_guard_command},
+    {"cdi", add_cdi_command},
     {"completion", add_completion_command},
 };
 

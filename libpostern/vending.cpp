@@ -7,7 +7,6 @@
 
 #include <array>
 #include <cerrno>
-#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -18,6 +17,7 @@
 #include "broker-core/forward.h"
 #include "broker-core/grant.h"
 #include "broker-core/result.h"
+#include "broker-core/vended_grant.h"
 #include "libpostern/call.h"
 #include "libpostern/libpostern.h"
 #include "libpostern/objects.h"
@@ -27,14 +27,6 @@ namespace {
 
 /// SCM_MAX_FD of the kernel's include/net/scm.h.
 constexpr size_t kMostFds = 253;
-
-/// In front of the names; postern.h has the same. Numbers are the machine's own: both ends run on it.
-struct VendedHeader {
-    std::array<char, 8> magic{'p', 'o', 's', 't', 'e', 'r', 'n', '\0'};
-    uint32_t version = 1;
-    uint32_t names = 0;  ///< bytes that follow: "manifest:device:…", in the order of the fds
-};
-static_assert(sizeof(VendedHeader) == 16);
 
 /// The process behind a pidfd, as this process sees it; an error if it is gone or in another pid namespace.
 /// proc(5).
@@ -109,16 +101,10 @@ Status vend(struct libpostern_grant& grant, int socket) {
     if (fds.size() > kMostFds)
         return refuse(E2BIG, "grant {}: {} fds; a message carries {}", grant.grant.id, fds.size(), kMostFds);
     POSTERN_TRY(finish_once(grant));
-    std::string names;
     std::vector<int> numbers;
-    for (const NamedFd& each : fds) {
-        names += (names.empty() ? "" : ":") + each.name;
-        numbers.push_back(each.fd.get());
-    }
-    VendedHeader header;
-    header.names = static_cast<uint32_t>(names.size());
-    std::string text(reinterpret_cast<const char*>(&header), sizeof header);
-    text += names;
+    numbers.reserve(fds.size());
+    for (const NamedFd& each : fds) numbers.push_back(each.fd.get());
+    const std::string text = vended_header(fds);
 
     alignas(cmsghdr) std::array<char, CMSG_SPACE(kMostFds * sizeof(int))> control{};
     msghdr message{};

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "broker-core/broker_config.h"
+#include "broker-core/broker_message.h"
+#include "broker-core/result.h"
+
+// The subcommands of `postern-oci-hook`. Each gets the words behind its name and returns the exit status;
+// errors are told there, once, by report_hook_error().
+
+namespace postern {
+
+/// What all hooks are told by their specification (`postern cdi generate`).
+struct HookOptions {
+    std::string slice;
+    std::string broker = kBrokerSocket;
+    std::string config = kBrokerConfig;
+};
+
+enum class SliceOption { Needed, None };
+/// Reads `--slice NAME`, `--broker PATH`, `--config DIR`; pure. Error: another word, or no slice where one is
+/// needed.
+[[nodiscard]] Result<HookOptions> read_hook_options(const std::vector<std::string>& words,
+                                                    SliceOption slice = SliceOption::Needed);
+
+/// A container is being made: gives it the slice. State of the container on stdin.
+int run_create_runtime(const std::vector<std::string>& words);
+/// A container has ended: nothing of its grant is left. State of the container on stdin.
+int run_poststop(const std::vector<std::string>& words);
+/// For podman's hooks dir: reads a container's config.json on stdin, and writes it to stdout with the edits
+/// of the slice that its annotation names.
+int run_precreate(const std::vector<std::string>& words);
+
+}  // namespace postern

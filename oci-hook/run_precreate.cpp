@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "broker-core/file.h"
+#include "oci-hook/cdi_spec.h"
+#include "oci-hook/container_state.h"
+#include "oci-hook/hook_commands.h"
+#include "oci-hook/hook_report.h"
+
+namespace postern {
+namespace {
+
+Status write_all(std::string_view text) {
+    while (!text.empty()) {
+        const ssize_t written = ::write(STDOUT_FILENO, text.data(), text.size());
+        const int error = errno;
+        if (written < 0 && error == EINTR) continue;
+        if (written <= 0) return fail_errno(error, "writing config.json to stdout");
+        text.remove_prefix(static_cast<size_t>(written));
+    }
+    return {};
+}
+
+Status edit(const HookPlace& place) {
+    POSTERN_ASSIGN(const std::string config, read_to_end(STDIN_FILENO, kMaxContainerJson));
+    POSTERN_ASSIGN(const std::string edited, precreate(config, place));
+    return write_all(edited);
+}
+
+}  // namespace
+
+int run_precreate(const std::vector<std::string>& words) {
+    auto options = read_hook_options(words, SliceOption::None);
+    if (!options) return report_hook_error({HookStatus::Usage, std::move(options.error())});
+    HookPlace place = own_hook_place();
+    place.broker = options->broker;
+    place.config = options->config;
+    auto edited = edit(place);
+    if (!edited) return report_hook_error({HookStatus::BadState, std::move(edited.error())});
+    return 0;
+}
+
+}  // namespace postern
