@@ -105,7 +105,7 @@ Result<CrunStart> with_slice(CrunStart crun, const CrunCommandLine& line, Json c
     }
     POSTERN_TRY(pass_on_fds(callers, {}));
 
-    POSTERN_ASSIGN(const UniqueFd broker, need_broker(request.broker));
+    POSTERN_ASSIGN(UniqueFd broker, need_broker(request.broker));
     POSTERN_ASSIGN(BrokeredGrant grant, take_slice(request, slice));
     std::vector<std::string> names;
     names.reserve(grant.fds.size());
@@ -135,6 +135,8 @@ Result<CrunStart> with_slice(CrunStart crun, const CrunCommandLine& line, Json c
     // Behind what is preserved: crun reads it, keeps a copy of its own, and lets no container have it.
     POSTERN_ASSIGN(UniqueFd config_file, sealed_memfd("postern-config", config.dump()));
     fds.push_back(std::move(config_file));
+    // Its number may be one that is taken by force now. A broker on demand stays until the container is made.
+    broker.reset();
     POSTERN_TRY(pass_on_fds(callers, std::move(fds)));
     crun.words = with_grant(std::move(crun.words), line, preserved,
                             fmt::format("/proc/self/fd/{}", kFirstFd + preserved));
