@@ -34,4 +34,9 @@ int run_poststop(const std::vector<std::string>& words);
 /// of the slice that its annotation names.
 int run_precreate(const std::vector<std::string>& words);
 
+/// The container on stdin, which postern-crun makes, has the grant `--grant ID` from now on.
+int run_enter(const std::vector<std::string>& words);
+/// Such a container has ended: returns when its slice is free.
+int run_leave(const std::vector<std::string>& words);
+
 }  // namespace postern

@@ -20,6 +20,9 @@ constexpr HookCommand kCommands[] = {
     {"createRuntime", run_create_runtime,
      "--slice NAME: gives the container on stdin a slice (createRuntime hook)"},
     {"poststop", run_poststop, "--slice NAME: of the container on stdin nothing is left (poststop hook)"},
+    {"enter", run_enter,
+     "--grant ID: the container on stdin has this grant (createRuntime hook of postern-crun)"},
+    {"leave", run_leave, "--grant ID: waits until it is given back (poststop hook of postern-crun)"},
     {"precreate", run_precreate, "edits the config.json on stdin, for podman's hooks dir"},
 };
 

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "oci-hook/taken_slice.h"
+
+#include <chrono>
+#include <thread>
+
+namespace postern {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// How long an end may take: the slice's teardown, and whoever was killed has to be gone.
+constexpr std::chrono::seconds kPatience{10};
+constexpr std::chrono::milliseconds kBetweenTries{20};
+
+Result<SliceUse> ask_use(const std::string& broker, const NamedSlice& slice) {
+    BrokerRequest request;
+    request.op = BrokerRequest::Op::Grants;
+    POSTERN_ASSIGN(const BrokerClient::Answer answer, ask_broker(broker, request));
+    if (answer.reply.refusal) return fail("{}", answer.reply.message);
+    return use_of(slice, answer.reply.answer.value("grants", Json::array()));
+}
+
+}  // namespace
+
+SliceUse use_of(const NamedSlice& slice, const Json& grants) {
+    SliceUse use;
+    for (const Json& each : grants) {
+        if (!each.is_object() || each.value("device", "") != slice.bdf) continue;
+        const unsigned number = each.value("slice", 0U);
+        if (slice.slice && *slice.slice != number) continue;
+        // One that nothing but somebody's open file holds up will not end soon.
+        const bool held_up = each.contains("trouble");
+        if (each.value("state", "") != "live" && !held_up) use.ending = true;
+        if (!use.holders.empty()) use.holders += "; ";
+        use.holders += fmt::format("slice {}: pid {} ({}) of uid {} since {}, grant {}{}", number,
+                                   each.value("pid", 0), one_line(each.value("command", "")),
+                                   each.value("uid", 0U), each.value("since", "?"), each.value("grant", "?"),
+                                   held_up ? ", which ends: " + one_line(each.value("trouble", "")) : "");
+    }
+    return use;
+}
+
+Result<BrokeredGrant> take_slice(const SliceRequest& request, const NamedSlice& slice) {
+    BrokerRequest asked;
+    asked.op = BrokerRequest::Op::Grant;
+    asked.device = slice.bdf;
+    asked.slice = slice.slice;
+    asked.container = true;
+    const auto deadline = Clock::now() + kPatience;
+    while (true) {
+        auto grant = ask_for_grant(request.broker, asked);
+        if (grant) return std::move(*grant);
+        BrokerDenial& denial = grant.error();
+        if (denial.refusal != BrokerRefusal::Busy) return Failure(std::move(denial.error));
+        const auto use = ask_use(request.broker, slice);
+        if (!use || !use->ending || Clock::now() > deadline) {
+            if (!use || use->holders.empty()) return Failure(std::move(denial.error));
+            return fail("{} has no free one: {}", slice.bdf, use->holders);
+        }
+        std::this_thread::sleep_for(kBetweenTries);
+    }
+}
+
+}  // namespace postern

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "broker-core/broker_client.h"
+#include "broker-core/result.h"
+#include "oci-hook/slice_name.h"
+#include "oci-hook/slice_request.h"
+
+namespace postern {
+
+/// A grant of `slice` for the container that this process makes, from the broker that `request` names, which
+/// must be served. A slice whose last grant is ending is waited for, for a few seconds. Error: one that is in
+/// use is at once, and names who has it.
+[[nodiscard]] Result<BrokeredGrant> take_slice(const SliceRequest& request, const NamedSlice& slice);
+
+/// What `grants`, a list of the broker's operation of that name, has of `slice`. Pure.
+struct SliceUse {
+    bool ending = false;  ///< some of it
+    std::string holders;  ///< in words; empty: nobody whom this user may see
+};
+[[nodiscard]] SliceUse use_of(const NamedSlice& slice, const Json& grants);
+
+}  // namespace postern
