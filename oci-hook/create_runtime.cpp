@@ -131,8 +131,8 @@ int run_create_runtime(const std::vector<std::string>& words) {
     if (!options) return report_hook_error({HookStatus::Usage, std::move(options.error())});
     auto created = create(*options);
     if (created) return 0;
-    created.error().error = std::move(created.error().error).within("slice " + options->slice);
-    return report_hook_error(created.error());
+    HookError error = std::move(created.error());
+    return report_hook_error({error.status, std::move(error.error).within("slice " + options->slice)});
 }
 
 }  // namespace postern
