@@ -42,6 +42,9 @@ void remove_both(const std::string& folder, const std::string& socket) {
 
 }  // namespace
 
+ContainerFolder::ContainerFolder(const ContainerState& state)
+    : path_(fmt::format("{}/{}", kContainersDir, container_folder_name(state))) {}
+
 Result<UniqueFd> ContainerFolder::listen() {
     POSTERN_TRY(make_runtime_dir());
     POSTERN_TRY(make_folder(kContainersDir));

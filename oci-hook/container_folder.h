@@ -18,8 +18,7 @@ inline constexpr const char* kContainersDir = "/run/postern/containers";
 /// root gets to it by its path; in the container the socket is bound, and there everybody may connect to it.
 class ContainerFolder {
   public:
-    explicit ContainerFolder(const ContainerState& state)
-        : path_(std::string(kContainersDir) + "/" + container_folder_name(state)) {}
+    explicit ContainerFolder(const ContainerState& state);
 
     [[nodiscard]] const std::string& path() const { return path_; }
     [[nodiscard]] std::string socket_path() const { return path_ + "/grant.sock"; }

@@ -57,7 +57,11 @@ class Client:
     def __init__(self, path, greeting=True, timeout=PATIENCE):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         # Without a timeout, or a full queue would be an error at once (EAGAIN, connect(2)) instead of a wait.
-        self.socket.connect(path)
+        try:
+            self.socket.connect(path)
+        except OSError:
+            self.socket.close()
+            raise
         self.socket.settimeout(timeout)
         self.greeting = self.hear()[0] if greeting else None
 

@@ -84,7 +84,7 @@ for path, options in commands.items():
     for option in options:
         expect(f" -l {option[2:]} " in fish, f"fish does not complete {option}")
 
-pages = {name: page(name) for name in ("postern.1", "postern-run.1", "postern-profile.5", "postern-client.7", "postern-jobs.7")}
+pages = {name: page(name) for name in ("postern.1", "postern-run.1", "postern-profile.5", "postern-client.7", "postern-jobs.7", "postern-containers.7")}
 for path, options in commands.items():
     about = pages["postern-run.1" if path and path[0] in ("run", "pool", "systemd-run") else "postern.1"]
     name = " ".join(path)
