@@ -3,52 +3,36 @@
 """Slices for containers of stock runtimes: the specification of CDI, the hooks it names, the shim, on the lab's emulated virtio-blk
 device with podman on crun and on runc. Runs as root in the guest; see tests/lab/README.md and docs/containers.md."""
 
+import contextlib
 import json
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
-import time
 import unittest
 
-from broker_lab import BLK, BUILD, CLIENT, EDU, PATIENCE, POSTERN, Client, left_behind, postern, processes, wait_until
+from container_lab import (BLK, BUILD, CONFIG, EDU, HOOK, IMAGE, POSTERN, SOCKET, ContainerLab, left_behind, podman_line, postern, processes,
+                           setUpModule, tearDownModule, wait_until)  # noqa: F401
+from broker_lab import Client
 
-HOOK = f"{BUILD}/bin/postern-oci-hook"
 FILES = f"{BUILD}/libexec/postern/container"
-CONFIG = "/etc/postern/devices.d"
 SPEC = "/etc/cdi/postern.json"
-BROKER = "/run/postern-broker/socket"
 CONTAINERS = "/run/postern/containers"
 RUNTIMES = ("crun", "runc")
-READS = ["/client", "--reads", "100"]
+CLIENT = "/bin/virtio-blk-client"
+READS = [CLIENT, "--reads", "100"]
 SHIM = "/run/postern/shim"
-STORE = "/var/lib/cdi-test"
-IMAGE = "box"
+PATIENCE = 120  # seconds
 BROKERS = []
 
 
 def sh(*words, timeout=PATIENCE, **more):
-    return subprocess.run(list(map(str, words)), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, **more)
+    return subprocess.run(list(map(str, words)), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False, **more)
 
 
-def podman_words(runtime="crun", hooks_dir=None):
-    return ["podman", "--root", f"{STORE}/root", "--runroot", f"{STORE}/run", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
-            "--events-backend=none", "--runtime", runtime, *(["--hooks-dir", hooks_dir] if hooks_dir else [])]
-
-
-def podman(*words, runtime="crun", hooks_dir=None, timeout=120):
-    return sh(*podman_words(runtime, hooks_dir), *words, timeout=timeout)
-
-
-def slice_option(name):
+def device(name):
     return f"--device=postern.dev/slice={name}"
-
-
-def write_device(name="disk", **more):
-    os.makedirs(CONFIG, exist_ok=True)
-    with open(f"{CONFIG}/{name}.json", "w") as file:
-        json.dump({"postern": 1, "device": BLK, "profile": "virtio-blk-queue", "bind": True, **more}, file)
 
 
 def generate(*words):
@@ -66,20 +50,18 @@ def edit_spec(change):
 
 
 def broker():
-    """A connection to one; where none serves, one on demand looks after what was kept, and ends by itself."""
+    """A connection to one. Where none serves, one on demand takes up what was kept, and ends by itself."""
     while True:
         try:
-            return Client(BROKER)
+            return Client(SOCKET)
         except (FileNotFoundError, ConnectionRefusedError):
-            started = subprocess.Popen([POSTERN, "broker", "--on-demand"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            BROKERS.append(started)
-            started.stderr.read()  # it lets go of that when it serves
+            started = subprocess.Popen([POSTERN, "broker", "--on-demand"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                       text=True)
+            said = started.stderr.read()  # it lets go of that when it serves
             started.stderr.close()
-
-
-def grants():
-    with broker() as client:
-        return client.grants()
+            if started.poll() and "running already" not in said:
+                raise RuntimeError(said) from None
+            BROKERS.append(started)
 
 
 def waiting():
@@ -88,7 +70,8 @@ def waiting():
 
 
 def deliverers():
-    return [pid for pid in processes("createRuntime") if pid != os.getpid()]
+    """What is left of hooks that have ended."""
+    return processes("postern-oci-hook")
 
 
 def cdi_line():
@@ -96,76 +79,57 @@ def cdi_line():
     return next(each for each in answer["requirements"] if each["id"] == "cdi")
 
 
-def setUpModule():
-    tree = tempfile.mkdtemp(dir="/root")
-    os.chmod(tree, 0o755)
-    for folder in ("bin", "proc", "sys", "dev", "etc", "tmp", "run"):
-        os.mkdir(f"{tree}/{folder}")
-    shutil.copy("/bin/busybox", f"{tree}/bin/busybox")
-    for name in ("sh", "sleep", "true", "cat", "ls", "id", "env"):
-        os.symlink("busybox", f"{tree}/bin/{name}")
-    shutil.copy(CLIENT, f"{tree}/client")
-    os.makedirs(STORE, exist_ok=True)
-    subprocess.run(f"tar -C {tree} -c . >{tree}.tar", shell=True, check=True)
-    made = podman("import", f"{tree}.tar", IMAGE, timeout=300)
-    if made.returncode != 0:
-        raise RuntimeError(made.stderr)
-    shutil.rmtree(tree)
+def hook_log():
+    with contextlib.suppress(FileNotFoundError), open("/run/postern/hook.log") as file:
+        return file.read()
+    return ""
 
 
-class Cdi(unittest.TestCase):
-    maxDiff = None
-
+class Cdi(ContainerLab):
     def setUp(self):
-        write_device()
+        super().setUp()
+        self.addCleanup(self.look_for_deliverers)
+        self.addCleanup(lambda: os.path.exists(SPEC) and os.unlink(SPEC))
         generate()
-        self.before = left_behind()
-        self.addCleanup(self.look_behind)
 
-    def look_behind(self):
-        podman("rm", "-fat", "0", timeout=300)
-        wait_until(lambda: grants() == [], PATIENCE)
+    def look_for_deliverers(self):
+        self.remove_containers()
         while BROKERS:
             BROKERS.pop().wait(PATIENCE)
-        for path in (CONFIG, SPEC):
-            shutil.rmtree(path) if os.path.isdir(path) else os.path.exists(path) and os.unlink(path)
-        def clean():
-            return left_behind() == self.before and waiting() == [] and deliverers() == []
-        wait_until(clean, PATIENCE)
-        self.assertEqual(left_behind(), self.before)
-        self.assertEqual(waiting(), [])
-        self.assertEqual(deliverers(), [])
-
-    # ---- containers
-
-    def run_in(self, *words, flags=(), name="disk.0", runtime="crun", **more):
-        return podman("run", "--rm", "--network", "none", *([slice_option(name)] if name else []), *flags, IMAGE, *words, runtime=runtime, **more)
-
-    def start(self, *words, flags=(), name="disk.0", runtime="crun"):
-        """A container in the background; its id."""
-        made = podman("run", "-d", "--network", "none", *([slice_option(name)] if name else []), *flags, IMAGE, *words, runtime=runtime)
-        self.assertEqual(made.returncode, 0, made.stderr)
-        return made.stdout.strip()
-
-    def init_of(self, container):
-        return int(podman("inspect", "-f", "{{.State.Pid}}", container).stdout)
-
-    def assertReads(self, result):
-        self.assertEqual(result.returncode, 0, result.stdout + result.stderr + hook_log())
-        self.assertIn("100 verified", result.stdout)
-
-    def assertFree(self):
-        """No grant, nobody who waits, and the slice goes to the next."""
-        self.assertTrue(wait_until(lambda: grants() == [], PATIENCE), grants())
         self.assertTrue(wait_until(lambda: waiting() == [] and deliverers() == []), (waiting(), deliverers()))
 
+    def end_broker(self):
+        """It ends by itself."""
 
-def hook_log():
-    try:
-        with open("/run/postern/hook.log") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""
+    def podman(self, *args, runtime="crun", **kwargs):
+        return super().podman(*args, runtime=runtime, **kwargs)
+
+    def grants(self):
+        with broker() as client:
+            return client.grants()
+
+    def assertFree(self, seconds=60):
+        """No grant, nobody who waits."""
+        self.assertTrue(wait_until(lambda: self.grants() == [], seconds), f"{self.grants()} {self.broker_log()}")
+        self.assertTrue(wait_until(lambda: waiting() == [] and deliverers() == []), (waiting(), deliverers()))
+
+    def run_with(self, *words, flags=(), name="disk.0", runtime="crun"):
+        """A container with that slice, which ends by itself and is removed."""
+        return self.run_in(*words, slice=None, runtime=runtime, flags=[*([device(name)] if name else []), *flags])
+
+    def start_with(self, *words, flags=(), name="disk.0", runtime="crun"):
+        """One in the background; its id."""
+        made = self.podman(*self.run_line(*words, slice=None, flags=["-d", device(name), *flags]), runtime=runtime)
+        self.assertEqual(made.returncode, 0, made.stderr + hook_log() + self.broker_log())
+        return made.stdout.strip()
+
+    def remove(self, *containers):
+        removed = self.podman("rm", "-f", "-t", "0", *containers)
+        self.assertEqual(removed.returncode, 0, removed.stderr)
+
+    def assertReads(self, result):
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr + hook_log() + self.broker_log())
+        self.assertIn("100 verified", result.stdout)
 
 
 class Delivered(Cdi):
@@ -173,15 +137,15 @@ class Delivered(Cdi):
         for runtime in RUNTIMES:
             for words in ([SHIM, *READS], READS, [SHIM, *READS, "--wait", "irq"]):
                 with self.subTest(runtime=runtime, words=words):
-                    self.assertReads(self.run_in(*words, runtime=runtime))
+                    self.assertReads(self.run_with(*words, runtime=runtime))
                     self.assertFree()
 
     def test_any_free_slice(self):
-        self.assertReads(self.run_in(SHIM, *READS, name="disk"))
-        first = self.start(SHIM, "/bin/sleep", "1000", name="disk")
-        second = self.start(SHIM, "/bin/sleep", "1000", name="disk")
-        self.assertEqual(sorted(each["slice"] for each in grants()), [0, 1])
-        podman("rm", "-ft", "0", first, second)
+        self.assertReads(self.run_with(SHIM, *READS, name="disk"))
+        first = self.start_with(SHIM, "/bin/sleep", "1000", name="disk")
+        second = self.start_with(SHIM, "/bin/sleep", "1000", name="disk")
+        self.assertEqual(sorted(each["slice"] for each in self.grants()), [0, 1])
+        self.remove(first, second)
         self.assertFree()
 
     def test_containers_of_all_kinds(self):
@@ -192,14 +156,14 @@ class Delivered(Cdi):
         for kind, flags in kinds.items():
             for words in ([SHIM, *READS], READS):
                 with self.subTest(kind=kind, words=words):
-                    self.assertReads(self.run_in(*words, flags=flags))
+                    self.assertReads(self.run_with(*words, flags=flags))
         for kind in ("all of it", "user namespace", "init"):
             with self.subTest(kind=kind, runtime="runc"):
-                self.assertReads(self.run_in(SHIM, *READS, flags=kinds[kind], runtime="runc"))
+                self.assertReads(self.run_with(SHIM, *READS, flags=kinds[kind], runtime="runc"))
         self.assertFree()
 
     def test_what_the_client_finds(self):
-        result = self.run_in(SHIM, "/bin/sh", "-c", "echo $$ $LISTEN_PID $LISTEN_FDS $LISTEN_FDNAMES; ls /proc/self/fd; cat /proc/self/fd/3")
+        result = self.run_with(SHIM, "/bin/sh", "-c", "echo $$ $LISTEN_PID $LISTEN_FDS $LISTEN_FDNAMES; ls /proc/self/fd; cat /proc/self/fd/3")
         self.assertEqual(result.returncode, 0, result.stderr)
         lines = result.stdout.splitlines()
         own, pid, count, names = lines[0].split()
@@ -213,7 +177,7 @@ class Delivered(Cdi):
 
     def test_statuses_of_the_shim(self):
         for words, status, says in ((["/no/such"], 127, "/no/such"), (["/etc"], 126, "/etc"), (["sh", "-c", "exit 7"], 7, "")):
-            result = self.run_in(SHIM, *words)
+            result = self.run_with(SHIM, *words)
             self.assertEqual(result.returncode, status, result.stderr)
             self.assertIn(says, result.stderr)
         self.assertFree()
@@ -221,21 +185,21 @@ class Delivered(Cdi):
     def test_no_slice_no_grant(self):
         flags = ["-v", f"{FILES}:/run/postern:ro"]
         for words in ([SHIM, "/bin/true"], READS):
-            result = self.run_in(*words, name=None, flags=flags)
+            result = self.run_with(*words, name=None, flags=flags)
             self.assertNotEqual(result.returncode, 0)
             self.assertIn("nobody gives a grant here", result.stderr)
-        self.assertReads(self.run_in(SHIM, *READS))
+        self.assertReads(self.run_with(SHIM, *READS))
 
     def test_preserved_fds_are_not_overwritten(self):
-        words = ["sh", "-c", 'exec 3</dev/null && exec "$@"', "sh", *podman_words(), "run", "--rm", "--network", "none", "--preserve-fds", "1",
-                 slice_option("disk.0"), IMAGE]
+        words = ["sh", "-c", 'exec 3</dev/null && exec "$@"', "sh", *podman_line(runtime="crun"), "run", "--rm", "--network", "none", "--preserve-fds", "1",
+                 device("disk.0"), IMAGE]
         result = sh(*words, SHIM, *READS, timeout=120)
         self.assertEqual(result.returncode, 125, result.stderr)
         self.assertIn("fd 3 is open already", result.stderr)
         self.assertReads(sh(*words, *READS, timeout=120))
 
     def test_given_once(self):
-        result = self.run_in("/bin/sh", "-c", f"{SHIM} /client --reads 100; {SHIM} /bin/true; echo second $?; /client --reads 1; echo third $?")
+        result = self.run_with("/bin/sh", "-c", f"{SHIM} /bin/virtio-blk-client --reads 100; {SHIM} /bin/true; echo second $?; /bin/virtio-blk-client --reads 1; echo third $?")
         self.assertIn("100 verified", result.stdout)
         self.assertIn("second 125", result.stdout)
         self.assertNotIn("third 0", result.stdout)
@@ -243,22 +207,22 @@ class Delivered(Cdi):
         self.assertFree()
 
     def test_started_again(self):
-        container = self.start(SHIM, *READS)
+        container = self.start_with(SHIM, *READS)
         for _ in range(3):
-            self.assertEqual(podman("wait", container).stdout.strip(), "0", podman("logs", container).stderr)
-            started = podman("start", "-a", container)
+            self.assertEqual(self.podman("wait", container).stdout.strip(), "0", self.podman("logs", container).stderr)
+            started = self.podman("start", "-a", container)
             self.assertEqual(started.returncode, 0, started.stderr)
             self.assertIn("100 verified", started.stdout)
         self.assertFree()
 
     def test_restarted_while_it_waits(self):
-        container = self.start("/bin/sleep", "1000")
+        container = self.start_with("/bin/sleep", "1000")
         self.assertEqual(len(waiting()), 1)
-        restarted = podman("restart", "-t", "0", container)
+        restarted = self.podman("restart", "-t", "0", container)
         self.assertEqual(restarted.returncode, 0, restarted.stderr)
         self.assertEqual(len(waiting()), 1)
-        self.assertReads(podman("exec", container, SHIM, *READS))
-        podman("rm", "-ft", "0", container)
+        self.assertReads(self.podman("exec", container, SHIM, *READS))
+        self.remove(container)
         self.assertFree()
 
     def test_precreate_of_the_hooks_dir(self):
@@ -267,33 +231,23 @@ class Delivered(Cdi):
             json.dump({"version": "1.0.0", "hook": {"path": HOOK, "args": ["postern-oci-hook", "precreate"]},
                        "when": {"annotations": {"^dev\\.postern\\.slice$": ".*"}}, "stages": ["precreate"]}, file)
         os.unlink(SPEC)
-        self.assertReads(self.run_in(SHIM, *READS, name=None, flags=["--annotation", "dev.postern.slice=disk.2"], hooks_dir=folder))
+        line = [*podman_line("--hooks-dir", folder, runtime="crun"), "run", "--rm", "--network", "none"]
+        self.assertReads(sh(*line, "--annotation", "dev.postern.slice=disk.2", IMAGE, SHIM, *READS))
         # The control: without the annotation it gets nothing.
-        result = self.run_in("/bin/ls", "/run/postern", name=None, hooks_dir=folder)
-        self.assertNotEqual(result.returncode, 0)
+        self.assertNotEqual(sh(*line, IMAGE, "/bin/ls", "/run/postern").returncode, 0)
         shutil.rmtree(folder)
         self.assertFree()
 
     def test_plain_runtimes(self):
         """crun and runc by hand, on a bundle that precreate has edited."""
         for runtime in RUNTIMES:
-            with self.subTest(runtime=runtime):
-                bundle = tempfile.mkdtemp(dir="/root")
-                os.mkdir(f"{bundle}/rootfs")
-                exported = podman("create", IMAGE, "x").stdout.strip()
-                subprocess.run(f"{' '.join(podman_words())} export {exported} | tar -C {bundle}/rootfs -x", shell=True, check=True)
-                self.assertEqual(sh(runtime, "spec", cwd=bundle).returncode, 0)
+            with self.subTest(runtime=runtime), self.bundle(SHIM, *READS, slice="disk.3") as bundle:
                 with open(f"{bundle}/config.json") as file:
-                    config = json.load(file)
-                config["process"].update(terminal=False, args=[SHIM, *READS])
-                config["annotations"] = {"dev.postern.slice": "disk.3"}
-                edited = subprocess.run([HOOK, "precreate"], input=json.dumps(config), capture_output=True, text=True, timeout=PATIENCE)
+                    edited = subprocess.run([HOOK, "precreate"], stdin=file, capture_output=True, text=True, timeout=PATIENCE, check=False)
                 self.assertEqual(edited.returncode, 0, edited.stderr)
                 with open(f"{bundle}/config.json", "w") as file:
                     file.write(edited.stdout)
-                self.assertReads(sh(runtime, "run", "plain", cwd=bundle, timeout=120))
-                shutil.rmtree(bundle)
-                podman("rm", exported)
+                self.assertReads(self.crun("run", "--bundle", bundle, "plain", program=runtime))
         self.assertFree()
 
 
@@ -312,12 +266,12 @@ class Refused(Cdi):
             return data
 
     def test_whoever_is_not_in_the_container(self):
-        container = self.start("/bin/sleep", "1000")
+        container = self.start_with("/bin/sleep", "1000")
         path = f"{CONTAINERS}/{waiting()[0]}/grant.sock"
         self.assertEqual(os.stat(CONTAINERS).st_mode & 0o777, 0o700)
         self.assertEqual(self.connect(path), b"", "root of the host got the grant")
         # In its mount and pid namespaces, and not in its cgroup.
-        pid = self.init_of(container)
+        pid = self.pid_of(container)
         entered = sh("nsenter", "-t", pid, "-m", "-p", SHIM, "/bin/true")
         self.assertEqual(entered.returncode, 125, entered.stderr)
         self.assertIn("ended before a grant came", entered.stderr)
@@ -329,8 +283,8 @@ class Refused(Cdi):
         self.assertEqual(moved.returncode, 125, moved.stderr)
         self.assertIn("not in its pid namespace", hook_log())
         # The control: whoever is in both.
-        self.assertReads(podman("exec", container, SHIM, *READS))
-        podman("rm", "-ft", "0", container)
+        self.assertReads(self.podman("exec", container, SHIM, *READS))
+        self.remove(container)
         self.assertFree()
 
     def assertFails(self, result, status, *says):
@@ -339,44 +293,45 @@ class Refused(Cdi):
         for words in says:
             self.assertIn(words, result.stderr)
         self.assertIn("postern-oci-hook: ", result.stderr)
+        self.assertRegex(result.stderr, rf"exit (code:|status) {status}\b")
         self.assertIn(says[0], hook_log())
 
     def test_busy_and_unknown_slices_in_podmans_own_words(self):
         for runtime in RUNTIMES:
             with self.subTest(runtime=runtime):
-                holder = self.start(SHIM, "/bin/sleep", "1000", runtime=runtime)
-                self.assertFails(self.run_in("/bin/true", runtime=runtime), 12, "slice disk.0", "in use")
-                self.assertFails(podman("run", "-d", "--network", "none", slice_option("disk.0"), IMAGE, "/bin/true", runtime=runtime), 12, "in use")
-                self.assertReads(self.run_in(SHIM, *READS, name="disk.1", runtime=runtime))
-                self.assertEqual([each["slice"] for each in grants()], [0])
-                podman("rm", "-ft", "0", holder, runtime=runtime)
+                holder = self.start_with(SHIM, "/bin/sleep", "1000", runtime=runtime)
+                self.assertFails(self.run_with("/bin/true", runtime=runtime), 12, "slice disk.0", "in use")
+                self.assertFails(self.podman("run", "-d", "--network", "none", device("disk.0"), IMAGE, "/bin/true", runtime=runtime), 12, "in use")
+                self.assertReads(self.run_with(SHIM, *READS, name="disk.1", runtime=runtime))
+                self.assertEqual([each["slice"] for each in self.grants()], [0])
+                self.remove(holder)
                 self.assertFree()
                 edit_spec(lambda spec: spec["devices"].append(json.loads(json.dumps(spec["devices"][1]).replace("disk.0", "disk.9"))))
-                self.assertFails(self.run_in("/bin/true", name="disk.9", runtime=runtime), 11, "there is no slice \"disk.9\"")
+                self.assertFails(self.run_with("/bin/true", name="disk.9", runtime=runtime), 11, "there is no slice \"disk.9\"")
                 generate()
-                podman("rm", "-fat", "0")
-        unknown = self.run_in("/bin/true", name="disk.9")
+                self.remove_containers()
+        unknown = self.run_with("/bin/true", name="disk.9")
         self.assertNotEqual(unknown.returncode, 0)
         self.assertIn("postern.dev/slice=disk.9", unknown.stderr)
         self.assertFree()
 
     def test_wrong_hardware(self):
-        write_device("disk", device=EDU)
-        self.assertFails(self.run_in("/bin/true"), 14, "slice disk.0", EDU)
-        write_device()
-        self.assertReads(self.run_in(SHIM, *READS))
+        self.write_config([{"name": "disk", "device": EDU}])
+        self.assertFails(self.run_with("/bin/true"), 14, "slice disk.0", EDU)
+        self.write_config([{"name": "disk"}])
+        self.assertReads(self.run_with(SHIM, *READS))
 
     def test_a_broken_configuration(self):
         with open(f"{CONFIG}/other.json", "w") as file:
             file.write("{")
-        self.assertFails(self.run_in("/bin/true"), 11, "other.json")
+        self.assertFails(self.run_with("/bin/true"), 11, "other.json")
         os.unlink(f"{CONFIG}/other.json")
-        self.assertReads(self.run_in(SHIM, *READS))
+        self.assertReads(self.run_with(SHIM, *READS))
 
     def test_one_slice_a_container(self):
-        self.assertFails(self.run_in("/bin/true", flags=[slice_option("disk.1")]), 16, "has a slice already")
+        self.assertFails(self.run_with("/bin/true", flags=[device("disk.1")]), 16, "has a slice already")
         self.assertFree()
-        self.assertReads(self.run_in(SHIM, *READS))
+        self.assertReads(self.run_with(SHIM, *READS))
 
     def test_something_else_is_mounted_there(self):
         folder = tempfile.mkdtemp(dir="/root")
@@ -385,15 +340,15 @@ class Refused(Cdi):
         def other(spec):
             spec["containerEdits"]["mounts"][0]["hostPath"] = folder
         edit_spec(other)
-        self.assertFails(self.run_in("/bin/true"), 16, "something else is mounted there")
+        self.assertFails(self.run_with("/bin/true"), 16, "something else is mounted there")
         generate()
-        self.assertReads(self.run_in(SHIM, *READS))
+        self.assertReads(self.run_with(SHIM, *READS))
         shutil.rmtree(folder)
 
     def test_no_cgroup_of_its_own(self):
-        self.assertFails(self.run_in("/bin/true", flags=["--cgroups", "disabled"]), 15, "no cgroup of its own")
+        self.assertFails(self.run_with("/bin/true", flags=["--cgroups", "disabled"]), 15, "no cgroup of its own")
         self.assertFree()
-        self.assertReads(self.run_in(SHIM, *READS))
+        self.assertReads(self.run_with(SHIM, *READS))
 
     def test_without_the_hook_nothing_starts(self):
         def lost(spec):
@@ -402,11 +357,11 @@ class Refused(Cdi):
                     hook["path"] = "/no/such/postern-oci-hook"
         edit_spec(lost)
         for runtime in RUNTIMES:
-            result = self.run_in("/bin/true", runtime=runtime)
+            result = self.run_with("/bin/true", runtime=runtime)
             self.assertNotEqual(result.returncode, 0)
             self.assertIn("/no/such/postern-oci-hook", result.stderr)
         generate()
-        self.assertReads(self.run_in(SHIM, *READS))
+        self.assertReads(self.run_with(SHIM, *READS))
 
     def test_statuses(self):
         """Each kind of failure has its own: podman and crun tell it."""
@@ -420,67 +375,67 @@ class Refused(Cdi):
 class Endings(Cdi):
     def test_every_way_of_ending(self):
         def killed(container):
-            podman("kill", container)
+            self.podman("kill", container)
         def removed(container):
-            podman("rm", "-ft", "0", container)
+            self.remove(container)
         def init_killed(container):
-            os.kill(self.init_of(container), 9)
+            os.kill(self.pid_of(container), 9)
         def stopped(container):
-            podman("stop", "-t", "1", container)
+            self.podman("stop", "-t", "1", container)
         for runtime in RUNTIMES:
             for end in (killed, removed, init_killed, stopped):
                 for words in (["/bin/sleep", "1000"], [SHIM, "/bin/sleep", "1000"]):
                     with self.subTest(runtime=runtime, end=end.__name__, words=words):
-                        container = self.start(*words, runtime=runtime)
-                        self.assertEqual(len(grants()), 1)
+                        container = self.start_with(*words, runtime=runtime)
+                        self.assertEqual(len(self.grants()), 1)
                         end(container)
                         self.assertFree()
-                        podman("rm", "-ft", "0", container)
-        self.assertReads(self.run_in(SHIM, *READS))
+                        self.remove(container)
+        self.assertReads(self.run_with(SHIM, *READS))
 
     def test_a_command_that_cannot_be_run(self):
         for runtime in RUNTIMES:
-            result = self.run_in("/no/such", runtime=runtime)
+            result = self.run_with("/no/such", runtime=runtime)
             self.assertEqual(result.returncode, 127, result.stderr)
             self.assertFree()
 
     def test_the_deliverer_is_killed(self):
-        container = self.start("/bin/sleep", "1000")
+        container = self.start_with("/bin/sleep", "1000")
         deliverer = deliverers()
         self.assertEqual(len(deliverer), 1)
         os.kill(deliverer[0], 9)
-        result = podman("exec", container, SHIM, "/bin/true")
+        result = self.podman("exec", container, SHIM, "/bin/true")
         self.assertEqual(result.returncode, 125)
         self.assertIn("nobody gives a grant here", result.stderr)
         self.assertEqual(len(waiting()), 1, "what is left is poststop's to remove")
-        podman("stop", "-t", "0", container)
+        self.podman("stop", "-t", "0", container)
         self.assertFree()
-        started = podman("start", container)
+        started = self.podman("start", container)
         self.assertEqual(started.returncode, 0, started.stderr)
-        self.assertReads(podman("exec", container, SHIM, *READS))
-        podman("rm", "-ft", "0", container)
+        self.assertReads(self.podman("exec", container, SHIM, *READS))
+        self.remove(container)
         self.assertFree()
 
     def test_the_deliverer_is_nobodys(self):
         """It holds nothing of the runtime's, and is in nobody's way."""
-        container = self.start("/bin/sleep", "1000")
+        container = self.start_with("/bin/sleep", "1000")
         pid = deliverers()[0]
         with open(f"/proc/{pid}/status") as file:
             self.assertIn("PPid:\t1\n", file.read())
         fds = sorted(os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
         self.assertEqual(fds.count("/dev/null"), 3, fds)
         self.assertFalse([each for each in fds if each.startswith("pipe:")], fds)
-        self.assertNotEqual(os.getsid(pid), os.getsid(self.init_of(container)))
+        self.assertNotEqual(os.getsid(pid), os.getsid(self.pid_of(container)))
         with open(f"/proc/{pid}/cgroup") as file:
             self.assertNotIn("postern-grant", file.read())
-        podman("rm", "-ft", "0", container)
+        self.remove(container)
         self.assertFree()
 
 
 class Specification(Cdi):
     def test_check_finds_what_is_wrong(self):
         self.assertTrue(cdi_line()["met"])
-        write_device("second", device=EDU, profile="edu")
+        self.write_config([{"name": "disk"}, {"name": "second", "device": EDU, "profile": "edu"}])
         line = cdi_line()
         self.assertFalse(line["met"] or line["optional"])
         self.assertIn("lacks second", line["found"])
@@ -508,7 +463,7 @@ class Specification(Cdi):
             self.assertEqual(shown.stdout, file.read())
         spec = json.loads(shown.stdout)
         self.assertEqual([each["name"] for each in spec["devices"]], ["disk", "disk.0", "disk.1", "disk.2", "disk.3"])
-        write_device("second", device=EDU, profile="edu")
+        self.write_config([{"name": "disk"}, {"name": "second", "device": EDU, "profile": "edu"}])
         generate()
         self.assertNotEqual(os.stat(SPEC).st_ino, before.st_ino)
         # A broken configuration leaves what is there.
