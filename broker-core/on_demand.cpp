@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,12 +26,20 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kPatience{60};
 constexpr std::chrono::milliseconds kBetweenTries{20};
 
+/// To where the machine's own mounts are. podman starts the runtime of a container with a user namespace
+/// among mounts of its own, without those below /sys/kernel, and a broker would keep them from going, too.
+void leave_mounts() {
+    const int machine = ::open("/proc/1/ns/mnt", O_RDONLY | O_CLOEXEC);
+    if (machine >= 0) (void)::setns(machine, CLONE_NEWNS);
+}
+
 /// The broker's process between fork and exec: only async-signal-safe calls.
 [[noreturn]] void become_broker(const char* program, char* const* argv, int errors) {
     // In no one's session, and nobody's child: the container's runtime waits for its own alone.
     if (::setsid() < 0) ::_exit(1);
     const pid_t pid = ::fork();
     if (pid != 0) ::_exit(pid < 0 ? 1 : 0);
+    leave_mounts();
     const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0 || ::dup2(null, STDIN_FILENO) < 0 || ::dup2(null, STDOUT_FILENO) < 0 ||
         ::dup2(errors, STDERR_FILENO) < 0 || ::close_range(STDERR_FILENO + 1, ~0U, 0) != 0 ||
