@@ -58,6 +58,18 @@ Result<UniqueFd> open_in_root(const std::string& root, const std::string& path) 
     return found;
 }
 
+/// What is mounted upon the mount that `folder` is the root of stays in the container: where a runtime has
+/// mounted it for a user namespace, it is still shared with the host's, and the host would have the socket,
+/// too.
+Status keep_to_container(int folder) {
+    mount_attr attributes{};
+    attributes.propagation = MS_PRIVATE;
+    if (::mount_setattr(folder, "", AT_EMPTY_PATH, &attributes, sizeof attributes) == 0) return {};
+    const int error = errno;
+    if (error == EINVAL) return fail("{} of the container is no mount", kContainerTarget);
+    return fail_errno(error, "cannot make {} of the container private", kContainerTarget);
+}
+
 }  // namespace
 
 std::string container_files() {
@@ -88,14 +100,10 @@ Status ContainerMounts::find_placeholder() {
         return fail_errno(error, "{}", source);
     }
     return do_within(container_.get(), own_.get(), [&]() -> Status {
-        auto found = open_in_root(root_, path);
-        if (!found)
-            return Failure(
-                Error{found.error().message +
-                          "; was the container's specification made by this postern? `postern check` tells",
-                      found.error().errnum});
+        POSTERN_ASSIGN(const UniqueFd folder, open_in_root(root_, kContainerTarget));
+        POSTERN_ASSIGN(UniqueFd found, open_in_root(root_, path));
         struct stat there {};
-        if (::fstat(found->get(), &there) != 0) {
+        if (::fstat(found.get(), &there) != 0) {
             const int error = errno;
             return fail_errno(error, "{} of the container", path);
         }
@@ -104,11 +112,12 @@ Status ContainerMounts::find_placeholder() {
         if (there.st_dev != expected.st_dev || there.st_ino != expected.st_ino) {
             return fail(
                 "{} of the container is not {}: something else is mounted there, or the specification is of "
-                "another "
-                "postern (`postern check` tells)",
+                "another postern "
+                "(`postern check` tells)",
                 path, source);
         }
-        placeholder_ = std::move(*found);
+        POSTERN_TRY(keep_to_container(folder.get()));
+        placeholder_ = std::move(found);
         return {};
     });
 }

@@ -55,7 +55,7 @@ Result<ContainerState> read_state(std::string_view text) {
 
 Result<ContainerState> read_container_state(std::string_view text) {
     auto state = read_state(text);
-    if (!state) return propagate(std::move(state), "the container's state, on stdin,");
+    if (!state) return propagate(std::move(state), "the container's state, on stdin");
     return state;
 }
 
