@@ -14,6 +14,8 @@ constexpr unsigned kFirstFd = 3;
 /// Seconds. A broker that has to be started first loads the guard.
 constexpr unsigned kHookTimeout = 120;
 constexpr const char* kHookPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Of a namespace that is made anew.
+constexpr const char* kNoPath = "";
 constexpr const char* kListenVariables[] = {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"};
 
 bool is_variable(const Json& entry, std::string_view name) {
@@ -72,7 +74,7 @@ bool has_own_pid_namespace(const Json& config) {
     const Json namespaces = config.value(Json::json_pointer("/linux/namespaces"), Json::array());
     return namespaces.is_array() && std::any_of(namespaces.begin(), namespaces.end(), [](const Json& each) {
                return each.is_object() && each.value("type", Json()) == "pid" &&
-                      each.value("path", Json("")) == "";
+                      each.value("path", Json(kNoPath)) == kNoPath;
            });
 }
 
