@@ -126,7 +126,7 @@ class ContainerLab(unittest.TestCase):
     def start_broker(self):
         with open(f"{self.folder}/broker.log", "ab") as log:
             self.broker = subprocess.Popen([POSTERN, "broker"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.assertTrue(wait_until(lambda: self.broker.poll() is not None or " serves " in self.broker_log(), PATIENCE))
+        self.assertTrue(wait_until(lambda: self.broker.poll() is not None or self.grants() is not None, PATIENCE), self.broker_log())
         self.assertIsNone(self.broker.poll(), self.broker_log())
 
     def broker_log(self):
