@@ -68,7 +68,7 @@ std::string step_detail(const ChildReport& report, const ChildPlan& plan) {
     const auto item = static_cast<std::size_t>(report.item);
     switch (report.step) {
         case ChildStep::Sources:
-            if (report.item < 0) return fmt::format(" {}", plan.target_path);
+            if (report.item < 0) return fmt::format(" {}", plan.command.candidates[0]);
             [[fallthrough]];
         case ChildStep::Overlays:
         case ChildStep::Mounts:
@@ -154,7 +154,7 @@ LaunchError explain_exec(const ChildReport& report, const ChildPlan& plan, const
             126, report.errnum,
             fmt::format("{}: is a script in a place that the sandbox hides or its user cannot enter, and a "
                         "script is opened by path: bind its folder into the sandbox, or move it",
-                        plan.target_path));
+                        plan.command.candidates[0]));
     }
     if (!report.found) {
         return launch_error(
@@ -175,7 +175,7 @@ LaunchError explain_exec(const ChildReport& report, const ChildPlan& plan, const
                 "read";
     }
     if (report.errnum == EPERM) hint = "; the seccomp filter may refuse execve";
-    const std::string& path = plan.has_target ? plan.target_path : command;
+    const std::string path = plan.command.has_target ? plan.command.candidates[0] : command;
     return launch_error(
         126, report.errnum,
         fmt::format("{}: found, but cannot be run: {}{}", path, errno_text(report.errnum), hint));
