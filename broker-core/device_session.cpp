@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <linux/mman.h>
 #include <linux/pci_regs.h>
 #include <linux/vfio.h>
 #include <sys/eventfd.h>
@@ -32,6 +33,36 @@ Result<UniqueFd> duplicate(int fd) {
     return copy;
 }
 
+/// Of the whole file, at an address that its huge pages could be mapped to.
+Result<MappedRange> map_whole(int memfd, uint64_t size) {
+    const auto failed = [size](int error) {
+        return fail_errno(error, "cannot map memory of {}", format_size(size));
+    };
+    void* const room =
+        ::mmap(nullptr, size + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED) return failed(errno);
+    const auto first = reinterpret_cast<uintptr_t>(room);
+    const uintptr_t start = (first + kHugePage - 1) & ~(kHugePage - 1);
+    if (start > first) ::munmap(room, start - first);
+    if (first + kHugePage > start) ::munmap(reinterpret_cast<void*>(start + size), first + kHugePage - start);
+    void* const at = ::mmap(reinterpret_cast<void*>(start), size, PROT_READ | PROT_WRITE,
+                            MAP_SHARED | MAP_FIXED, memfd, 0);
+    if (at != MAP_FAILED) return MappedRange(at, size);
+    const int error = errno;
+    ::munmap(reinterpret_cast<void*>(start), size);
+    return failed(error);
+}
+
+/// Huge pages that nobody has reserved, where the kernel finds some (Linux 6.1): what is pinned, mapped for
+/// the device and freed one by one is a few hundred times less then. Never an error: small ones do as well.
+void gather_pages(void* at, uint64_t size) {
+    for (uint64_t done = 0; done < size; done += kHugePage) {
+        // Empty ones are left alone.
+        *(static_cast<volatile char*>(at) + done) = 0;
+        if (::madvise(static_cast<char*>(at) + done, kHugePage, MADV_COLLAPSE) != 0) return;
+    }
+}
+
 /// Memory as `dma` says, zeroed and all there: what is pinned later is not made then.
 Result<DmaBacking> make_memory(const PlannedDma& dma, bool huge) {
     DmaBacking memory{dma.name, {}, dma.size, dma.iova};
@@ -46,13 +77,15 @@ Result<DmaBacking> make_memory(const PlannedDma& dma, bool huge) {
         return fail_errno(error, "cannot size memory of {}", format_size(dma.size));
     }
     // hugetlb reserves its pages here: without enough of them this fails rather than a later touch.
-    void* const at =
-        ::mmap(nullptr, dma.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, memory.memfd.get(), 0);
-    if (at == MAP_FAILED) {
+    POSTERN_ASSIGN(memory.mapping, map_whole(memory.memfd.get(), dma.size));
+    void* const at = memory.mapping.at();
+    if (!huge && dma.hugepages == DmaMemory::HugePages::Auto && dma.size % kHugePage == 0)
+        gather_pages(at, dma.size);
+    // Where nothing was gathered these are small ones.
+    if (::madvise(at, dma.size, MADV_POPULATE_WRITE) != 0) {
         const int error = errno;
-        return fail_errno(error, "cannot map memory of {}", format_size(dma.size));
+        return fail_errno(error, "cannot have memory of {}", format_size(dma.size));
     }
-    memory.mapping = MappedRange(at, dma.size);
     // A sandbox's init is a copy of this process, and would have it as long as it lives.
     if (::madvise(at, dma.size, MADV_DONTFORK) != 0) {
         const int error = errno;

@@ -77,6 +77,7 @@ PoolResult JobPool::run(const std::vector<Job>& jobs) {
                 break;
         }
     }
+    result_.working = seconds_since(begin);
     report_finished();
     progress_.clear();
     if (const int fd = source_.freed_fd(); fd >= 0) supervisor_.unwatch(fd);
