@@ -198,7 +198,7 @@ Result<Figures> measure(Supervisor& supervisor, SliceSource& source, const Broke
     figures.rate = options.grants / seconds;
     if (options.jobs > 0) {
         constexpr std::chrono::milliseconds kJob(100);
-        POSTERN_ASSIGN(const double seconds, time_pool(supervisor, source, spec, places, options.jobs, kJob));
+        POSTERN_ASSIGN(const double worked, time_pool(supervisor, source, spec, places, options.jobs, kJob));
         // What counts is the job's own tenth of a second, not what its process takes to begin and end.
         figures.lost = time_lost(worked, places, options.jobs, kJob);
     }
