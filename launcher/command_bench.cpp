@@ -329,9 +329,9 @@ Command add_bench_command(CLI::App& app) {
     auto pooled = std::make_shared<PoolBenchOptions>();
     CLI::App* pool = command->add_subcommand(
         "pool", "what a pool loses between jobs on the slices of a device, and in sandboxes without one");
-    pool->add_option("--device", pooled->device, "a device bound to vfio-pci that nobody has")
-        ->type_name("BDF")
-        ->required();
+    pool->add_option("--device", pooled->device,
+                     "a device bound to vfio-pci that nobody has (default: only what needs none)")
+        ->type_name("BDF");
     pool->add_option("--profile", pooled->profile, "profile of the device")
         ->type_name("NAME|FILE")
         ->capture_default_str();

@@ -74,7 +74,11 @@ double time_lost(double seconds, unsigned places, unsigned jobs, std::chrono::mi
 
 Result<std::vector<BenchResult>> measure_pool(const PoolBenchOptions& options,
                                               const std::function<Status(unsigned)>& told) {
-    POSTERN_ASSIGN(const std::string device, parse_bdf(options.device));
+    std::string device;
+    if (!options.device.empty()) {
+        POSTERN_ASSIGN(device, parse_bdf(options.device));
+    }
+    const size_t sides = device.empty() ? 1 : 2;
     POSTERN_ASSIGN(const LoadedProfile loaded, load_profile(options.profile));
     const Profile& profile = loaded.profile;
     const unsigned places = profile.slices;
@@ -87,11 +91,11 @@ Result<std::vector<BenchResult>> measure_pool(const PoolBenchOptions& options,
     results[1] = {
         "between", "The same for each job, the start and end of its own process with it", "ms", 2, {}};
     results[2] = {"launch", "From the request to a running /bin/true without a device", "ms", 2, {}};
-    for (size_t i = 0; i < 2; ++i) results[i].sides = {{"plain", "no device", {}}, {"slices", "slices", {}}};
-    results[2].sides = {{"plain", "no device", {}}};
+    for (BenchResult& result : results) result.sides = {{"plain", "no device", {}}};
+    for (size_t i = 0; i < 2 && sides == 2; ++i) results[i].sides.push_back({"slices", "slices", {}});
     for (unsigned round = 0; round < options.rounds; ++round) {
         POSTERN_TRY(told(round));
-        for (size_t side = 0; side < 2; ++side) {
+        for (size_t side = 0; side < sides; ++side) {
             POSTERN_ASSIGN(Supervisor supervisor, Supervisor::create());
             std::unique_ptr<SliceSource> source = sandboxes(places);
             if (side == 0) {

@@ -15,10 +15,10 @@
 namespace postern {
 
 struct PoolBenchOptions {
-    std::string device;
+    std::string device;  ///< empty: only the side without one
     std::string profile = "virtio-blk-queue";
-    unsigned rounds = 5;
-    unsigned jobs = 40;  ///< of each side in one round
+    unsigned rounds = 3;
+    unsigned jobs = 200;  ///< of each side in one round, the first of which find nothing prepared
     std::chrono::milliseconds job = std::chrono::milliseconds(100);
 };
 
