@@ -3,7 +3,7 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
+#include <algorithm>
 #include <new>
 
 namespace postern {
@@ -29,8 +29,7 @@ class Room {
     char** list() { return next_pointer_; }
     char* put(const std::string& text, std::size_t more = 0) {
         char* at = next_text_;
-        std::memcpy(at, text.data(), text.size());
-        std::memset(at + text.size(), 0, more + 1);
+        std::fill_n(std::copy(text.begin(), text.end(), at), more + 1, '\0');
         next_text_ += text.size() + more + 1;
         point(at);
         return at;
