@@ -105,6 +105,7 @@ class DeviceSession {
     /// only to put them in their places. Frees what earlier ones had. Not needed, and may be repeated.
     /// Error: above all, that it would be more memory than is kept waiting; begin_slice() makes it then.
     [[nodiscard]] Status prepare_slice(unsigned slice);
+    [[nodiscard]] bool is_prepared(unsigned slice) const { return next_.contains(slice); }
     /// Makes the slice ready for a client: after an earlier one it gets memory and eventfds that nobody has
     /// seen, at the same IOVAs and vectors, and its setup programs run.
     [[nodiscard]] Status begin_slice(unsigned slice);

@@ -97,24 +97,32 @@ bool LocalBroker::prepare(unsigned slice, const SandboxSpec& spec) {
         return true;
     }
     // Files of the caller's have one policy at a time.
-    if (!session_ || !profile_.files.empty() || next_.contains(slice) || tried_.contains(slice) ||
-        !PreparedSandbox::is_possible(spec))
+    if (!session_ || !profile_.files.empty() || done_.contains(slice) || !PreparedSandbox::is_possible(spec))
         return false;
-    // Once: what cannot be had is not tried over and over.
-    tried_.insert(slice);
-    if (!session_->prepare_slice(slice)) return false;
-    auto place = make_place(slice, When::Next);
-    if (!place) return false;
-    SandboxSpec at_place = spec;
-    at_place.cgroup_fd = place->cgroup.fd();
-    for (const NamedFd& each : place->grant.fds) at_place.fds.push_back({each.fd.get(), each.name});
-    auto sandbox = PreparedSandbox::make(std::move(at_place));
-    if (!sandbox) {
-        leave(std::move(*place));
-        return false;
+    const Stage stage = get_ahead(slice, spec);
+    // What cannot be had is not tried over and over.
+    if (stage != Stage::More) done_.insert(slice);
+    return stage != Stage::Failed;
+}
+
+/// In pieces, for whoever has more urgent things to do in between.
+LocalBroker::Stage LocalBroker::get_ahead(unsigned slice, const SandboxSpec& spec) {
+    if (!session_->is_prepared(slice)) return session_->prepare_slice(slice) ? Stage::More : Stage::Failed;
+    const auto next = next_.find(slice);
+    if (next == next_.end()) {
+        auto place = make_place(slice, When::Next);
+        if (!place) return Stage::Failed;
+        next_.emplace(slice, Next{std::move(*place), std::nullopt});
+        return Stage::More;
     }
-    next_.emplace(slice, Next{std::move(*place), std::move(*sandbox)});
-    return true;
+    const Birthplace& place = next->second.place;
+    SandboxSpec at_place = spec;
+    at_place.cgroup_fd = place.cgroup.fd();
+    for (const NamedFd& each : place.grant.fds) at_place.fds.push_back({each.fd.get(), each.name});
+    auto sandbox = PreparedSandbox::make(std::move(at_place));
+    if (!sandbox) return Stage::Failed;
+    next->second.sandbox.emplace(std::move(*sandbox));
+    return Stage::Complete;
 }
 
 void LocalBroker::forget_prepared() {
@@ -123,15 +131,16 @@ void LocalBroker::forget_prepared() {
     for (auto& [slice, next] : next_) places.push_back(std::move(next.place));
     // The sandboxes end here, and only then what they have is nothing any more.
     next_.clear();
+    done_.clear();
     for (Birthplace& place : places) leave(std::move(place));
 }
 
 tl::expected<RunningClient, LaunchError> LocalBroker::start(unsigned slice, SandboxSpec spec) {
-    tried_.erase(slice);
+    done_.erase(slice);
     std::optional<PreparedSandbox> sandbox;
     std::optional<Birthplace> place;
     if (auto next = next_.extract(slice); next) {
-        sandbox.emplace(std::move(next.mapped().sandbox));
+        if (next.mapped().sandbox) sandbox.emplace(std::move(*next.mapped().sandbox));
         place.emplace(std::move(next.mapped().place));
     }
     const auto complete = [&]() -> Status {

@@ -79,6 +79,8 @@ class LocalBroker {
     [[nodiscard]] Result<Birthplace> make_place(unsigned slice, When when);
     [[nodiscard]] Status fill(Grant& grant, const SandboxIdentity& identity, When when);
     void leave(Birthplace place);
+    enum class Stage { More, Complete, Failed };
+    [[nodiscard]] Stage get_ahead(unsigned slice, const SandboxSpec& spec);
     [[nodiscard]] Status remove_left();
 
     // Destroyed in reverse: cgroups and device fds go before the guard that watches over them.
@@ -90,10 +92,10 @@ class LocalBroker {
     unsigned places_ = 0;       ///< made so far; cgroups are named by it
     struct Next {
         Birthplace place;
-        PreparedSandbox sandbox;  ///< last: it ends before its cgroup
+        std::optional<PreparedSandbox> sandbox;  ///< last: it ends before its cgroup
     };
     std::map<unsigned, Next> next_;  ///< by slice
-    std::set<unsigned> tried_;       ///< slices for whose next client it was tried
+    std::set<unsigned> done_;        ///< slices for whose next client nothing is left to be done
     /// What the guard counts of a grant ends with its open files, and so does the rule that a file is used in
     /// its sandbox only as it was granted: as long as the client runs, it cannot close the last ones.
     struct Kept {
