@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <linux/mman.h>
 #include <linux/pci_regs.h>
 #include <linux/vfio.h>
 #include <sys/eventfd.h>
@@ -20,6 +21,8 @@ namespace postern {
 namespace {
 
 constexpr uint64_t kHugePage = 2ULL << 20;
+/// Memory that waits for a client is memory that nobody has.
+constexpr uint64_t kMostPrepared = 64ULL << 20;
 
 Result<UniqueFd> duplicate(int fd) {
     UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
@@ -30,28 +33,39 @@ Result<UniqueFd> duplicate(int fd) {
     return copy;
 }
 
-/// Memory of `size` bytes, zeroed. The mapping is only needed while VFIO pins the pages.
-struct MappedMemory {
-    UniqueFd memfd;
-    void* address = MAP_FAILED;
-    uint64_t size = 0;
+/// Of the whole file, at an address that its huge pages could be mapped to.
+Result<MappedRange> map_whole(int memfd, uint64_t size) {
+    const auto failed = [size](int error) {
+        return fail_errno(error, "cannot map memory of {}", format_size(size));
+    };
+    void* const room =
+        ::mmap(nullptr, size + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED) return failed(errno);
+    const auto first = reinterpret_cast<uintptr_t>(room);
+    const uintptr_t start = (first + kHugePage - 1) & ~(kHugePage - 1);
+    if (start > first) ::munmap(room, start - first);
+    if (first + kHugePage > start) ::munmap(reinterpret_cast<void*>(start + size), first + kHugePage - start);
+    void* const at = ::mmap(reinterpret_cast<void*>(start), size, PROT_READ | PROT_WRITE,
+                            MAP_SHARED | MAP_FIXED, memfd, 0);
+    if (at != MAP_FAILED) return MappedRange(at, size);
+    const int error = errno;
+    ::munmap(reinterpret_cast<void*>(start), size);
+    return failed(error);
+}
 
-    MappedMemory() = default;
-    MappedMemory(MappedMemory&& other) noexcept
-        : memfd(std::move(other.memfd)),
-          address(std::exchange(other.address, MAP_FAILED)),
-          size(other.size) {}
-    MappedMemory& operator=(MappedMemory&&) = delete;
-    MappedMemory(const MappedMemory&) = delete;
-    MappedMemory& operator=(const MappedMemory&) = delete;
-    ~MappedMemory() {
-        if (address != MAP_FAILED) ::munmap(address, size);
+/// Huge pages that nobody has reserved, where the kernel finds some (Linux 6.1): what is pinned, mapped for
+/// the device and freed one by one is a few hundred times less then. Never an error: small ones do as well.
+void gather_pages(void* at, uint64_t size) {
+    for (uint64_t done = 0; done < size; done += kHugePage) {
+        // Empty ones are left alone.
+        *(static_cast<volatile char*>(at) + done) = 0;
+        if (::madvise(static_cast<char*>(at) + done, kHugePage, MADV_COLLAPSE) != 0) return;
     }
-};
+}
 
-Result<MappedMemory> make_memory(const PlannedDma& dma, bool huge) {
-    MappedMemory memory;
-    memory.size = dma.size;
+/// Memory as `dma` says, zeroed and all there: what is pinned later is not made then.
+Result<DmaBacking> make_memory(const PlannedDma& dma, bool huge) {
+    DmaBacking memory{dma.name, {}, dma.size, dma.iova};
     const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0U);
     memory.memfd = UniqueFd(::memfd_create(("postern-dma-" + dma.name).c_str(), flags));
     if (!memory.memfd) {
@@ -63,10 +77,19 @@ Result<MappedMemory> make_memory(const PlannedDma& dma, bool huge) {
         return fail_errno(error, "cannot size memory of {}", format_size(dma.size));
     }
     // hugetlb reserves its pages here: without enough of them this fails rather than a later touch.
-    memory.address = ::mmap(nullptr, dma.size, PROT_READ | PROT_WRITE, MAP_SHARED, memory.memfd.get(), 0);
-    if (memory.address == MAP_FAILED) {
+    POSTERN_ASSIGN(memory.mapping, map_whole(memory.memfd.get(), dma.size));
+    void* const at = memory.mapping.at();
+    if (!huge && dma.hugepages == DmaMemory::HugePages::Auto && dma.size % kHugePage == 0)
+        gather_pages(at, dma.size);
+    // Where nothing was gathered these are small ones.
+    if (::madvise(at, dma.size, MADV_POPULATE_WRITE) != 0) {
         const int error = errno;
-        return fail_errno(error, "cannot map memory of {}", format_size(dma.size));
+        return fail_errno(error, "cannot have memory of {}", format_size(dma.size));
+    }
+    // A sandbox's init is a copy of this process, and would have it as long as it lives.
+    if (::madvise(at, dma.size, MADV_DONTFORK) != 0) {
+        const int error = errno;
+        return fail_errno(error, "cannot keep DMA memory from processes made later");
     }
     // The pages are pinned for the device: a client that changed the file's size would only part itself from
     // them.
@@ -77,7 +100,7 @@ Result<MappedMemory> make_memory(const PlannedDma& dma, bool huge) {
     return memory;
 }
 
-Result<MappedMemory> make_memory(const PlannedDma& dma) {
+Result<DmaBacking> make_memory(const PlannedDma& dma) {
     using HugePages = DmaMemory::HugePages;
     const bool whole = dma.size % kHugePage == 0;
     if (dma.hugepages == HugePages::Never || (dma.hugepages == HugePages::Auto && !whole))
@@ -100,6 +123,21 @@ Result<UniqueFd> make_event() {
     return fail_errno(error, "eventfd");
 }
 
+Result<SliceBacking> make_backing(const SlicePlan& slice) {
+    SliceBacking made;
+    for (const PlannedDma& dma : slice.dma) {
+        auto memory = make_memory(dma);
+        if (!memory)
+            return propagate(std::move(memory), fmt::format("dma \"{}\" of slice {}", dma.name, slice.slice));
+        made.dma.push_back(std::move(*memory));
+    }
+    for (const PlannedIrq& irq : slice.irqs) {
+        POSTERN_ASSIGN(UniqueFd event, make_event());
+        made.irqs.push_back({irq.name, irq.index, irq.vector, std::move(event)});
+    }
+    return made;
+}
+
 /// Whether `dmabuf` can be mapped on this kernel. BAR dma-bufs could not up to Linux 7.3: probed, never
 /// assumed.
 bool can_map(const UniqueFd& dmabuf, const PlannedWindow& window) {
@@ -117,6 +155,16 @@ void keep_first(Status& first, Status&& next) {
 }
 
 }  // namespace
+
+MappedRange& MappedRange::operator=(MappedRange&& other) noexcept {
+    std::swap(at_, other.at_);
+    std::swap(size_, other.size_);
+    return *this;
+}
+
+MappedRange::~MappedRange() {
+    if (at_ != nullptr) ::munmap(at_, size_);
+}
 
 Result<DeviceSession> DeviceSession::open(const Profile& profile, const std::string& bdf,
                                           ProgramSignals signals) {
@@ -174,9 +222,11 @@ Status DeviceSession::own(const PciDevice& pci, const Profile& profile) {
     if (plan_.reset_before) POSTERN_TRY(here(vfio::reset(device_.get())));
     if (plan_.bus_master) POSTERN_TRY(here(enable_memory_and_bus_master()));
     for (const SlicePlan& slice : plan_.slices) {
-        dma_.emplace_back();
-        POSTERN_TRY(here(map_dma(slice)));
+        auto backing = make_backing(slice);
+        if (!backing) return propagate(std::move(backing), context);
+        POSTERN_TRY(here(map_dma(backings_.emplace_back(std::move(*backing)), slice)));
     }
+    free_left();
     states_.assign(plan_.slices.size(), SliceState::Fresh);
     POSTERN_TRY(here(wire_irqs()));
     set_up_ = true;
@@ -191,16 +241,14 @@ Status DeviceSession::enable_memory_and_bus_master() {
                                static_cast<uint16_t>(command | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER));
 }
 
-Status DeviceSession::map_dma(const SlicePlan& slice) {
-    std::vector<DmaBacking>& backing = dma_[slice.slice];
-    for (const PlannedDma& dma : slice.dma) {
-        const std::string context = fmt::format("dma \"{}\" of slice {}", dma.name, slice.slice);
-        auto memory = make_memory(dma);
-        if (!memory) return propagate(std::move(memory), context);
-        auto mapped = vfio::map_dma(container_.get(), memory->address, dma.size, dma.iova, dma.access.read,
-                                    dma.access.write);
-        if (!mapped) return propagate(std::move(mapped), context);
-        backing.push_back({dma.name, std::move(memory->memfd), dma.size, dma.iova});
+/// The mappings go later, with the backing or when there is time.
+Status DeviceSession::map_dma(SliceBacking& backing, const SlicePlan& slice) {
+    for (size_t i = 0; i < slice.dma.size(); ++i) {
+        const PlannedDma& dma = slice.dma[i];
+        auto mapped = vfio::map_dma(container_.get(), backing.dma[i].mapping.at(), dma.size, dma.iova,
+                                    dma.access.read, dma.access.write);
+        if (!mapped)
+            return propagate(std::move(mapped), fmt::format("dma \"{}\" of slice {}", dma.name, slice.slice));
     }
     return {};
 }
@@ -209,14 +257,11 @@ Status DeviceSession::wire_irqs() {
     // VFIO sizes MSI and MSI-X at the first call and older kernels cannot grow them: one call an index, all
     // slices in it.
     std::map<uint32_t, std::vector<int>> vectors;
-    for (const SlicePlan& slice : plan_.slices) {
-        std::vector<IrqBacking>& backing = irqs_.emplace_back();
-        for (const PlannedIrq& irq : slice.irqs) {
-            POSTERN_ASSIGN(UniqueFd event, make_event());
+    for (const SliceBacking& slice : backings_) {
+        for (const IrqBacking& irq : slice.irqs) {
             std::vector<int>& wired = vectors[irq.index];
             if (wired.size() <= irq.vector) wired.resize(irq.vector + 1, -1);
-            wired[irq.vector] = event.get();
-            backing.push_back({irq.name, irq.index, irq.vector, std::move(event)});
+            wired[irq.vector] = irq.eventfd.get();
         }
     }
     for (const auto& [index, eventfds] : vectors) {
@@ -230,12 +275,12 @@ Status DeviceSession::run_programs(const std::vector<ProgramLine>& programs, con
                                    std::optional<unsigned> slice) {
     if (programs.empty()) return {};
     BorrowedFds fds{{"manifest", -1}, {"device", device_.get()}};
-    for (size_t i = 0; i < dma_.size(); ++i) {
-        for (const DmaBacking& dma : dma_[i])
+    for (size_t i = 0; i < backings_.size(); ++i) {
+        for (const DmaBacking& dma : backings_[i].dma)
             fds.emplace_back(fmt::format("dma.{}.{}", dma.name, i), dma.memfd.get());
     }
-    for (size_t i = 0; i < irqs_.size(); ++i) {
-        for (const IrqBacking& irq : irqs_[i])
+    for (size_t i = 0; i < backings_.size(); ++i) {
+        for (const IrqBacking& irq : backings_[i].irqs)
             fds.emplace_back(fmt::format("irq.{}.{}", irq.name, i), irq.eventfd.get());
     }
     std::vector<std::string> names;
@@ -252,18 +297,25 @@ Status DeviceSession::run_programs(const std::vector<ProgramLine>& programs, con
 }
 
 Status DeviceSession::add_to(Grant& grant, Guard& guard, const SandboxIdentity& sandbox) {
-    return add_slice(grant, &guard, sandbox);
+    return add_slice(grant, backings_.at(grant.slice), &guard, sandbox);
+}
+
+Status DeviceSession::add_next_to(Grant& grant, Guard& guard, const SandboxIdentity& sandbox) {
+    const auto next = next_.find(grant.slice);
+    if (next == next_.end()) return fail("slice {} is not prepared", grant.slice);
+    return add_slice(grant, next->second, &guard, sandbox);
 }
 
 Result<Grant> DeviceSession::grant_unguarded(unsigned slice) {
     POSTERN_TRY(begin_slice(slice));
     Grant grant = begin_grant(slice);
-    POSTERN_TRY(add_slice(grant, nullptr, {}));
+    POSTERN_TRY(add_slice(grant, backings_[slice], nullptr, {}));
     POSTERN_TRY(finish_grant(grant));
     return grant;
 }
 
-Status DeviceSession::add_slice(Grant& grant, Guard* guard, const SandboxIdentity& sandbox) {
+Status DeviceSession::add_slice(Grant& grant, const SliceBacking& backing, Guard* guard,
+                                const SandboxIdentity& sandbox) {
     const unsigned slice = grant.slice;
     const SlicePlan& planned = plan_.slices.at(slice);
     POSTERN_ASSIGN(UniqueFd file, vfio::get_device(group_.get(), plan_.bdf));
@@ -288,11 +340,11 @@ Status DeviceSession::add_slice(Grant& grant, Guard* guard, const SandboxIdentit
         if (can_map(*dmabuf, window)) outcome.mmap = MmapSource{"window." + window.name, 0};
         grant.fds.push_back({"window." + window.name, std::move(*dmabuf)});
     }
-    for (const DmaBacking& dma : dma_[slice]) {
+    for (const DmaBacking& dma : backing.dma) {
         POSTERN_ASSIGN(UniqueFd copy, duplicate(dma.memfd.get()));
         grant.fds.push_back({"dma." + dma.name, std::move(copy)});
     }
-    for (const IrqBacking& irq : irqs_[slice]) {
+    for (const IrqBacking& irq : backing.irqs) {
         POSTERN_ASSIGN(UniqueFd copy, duplicate(irq.eventfd.get()));
         grant.fds.push_back({"irq." + irq.name, std::move(copy)});
     }
@@ -330,10 +382,31 @@ Status DeviceSession::add_slice(Grant& grant, Guard* guard, const SandboxIdentit
     return {};
 }
 
+/// What costs time and was put off: memory of clients that are gone, mappings that nobody needs any more.
+void DeviceSession::free_left() {
+    left_.clear();
+    for (SliceBacking& backing : backings_) {
+        for (DmaBacking& dma : backing.dma) dma.mapping = MappedRange();
+    }
+}
+
+Status DeviceSession::prepare_slice(unsigned slice) {
+    free_left();
+    if (next_.contains(slice)) return {};
+    uint64_t size = 0;
+    for (const PlannedDma& dma : plan_.slices.at(slice).dma) size += dma.size;
+    if (size > kMostPrepared)
+        return fail("slice {}: {} of DMA memory are too much to be there twice", slice, format_size(size));
+    POSTERN_ASSIGN(SliceBacking made, make_backing(plan_.slices.at(slice)));
+    next_.emplace(slice, std::move(made));
+    return {};
+}
+
 Status DeviceSession::begin_slice(unsigned slice) {
     // A launch, or a broker, that came to its end in between.
     if (states_.at(slice) == SliceState::Used) POSTERN_TRY(end_slice(slice));
-    if (states_[slice] == SliceState::TornDown) POSTERN_TRY(renew_slice(slice));
+    // What is prepared is some grant's already.
+    if (states_[slice] == SliceState::TornDown || next_.contains(slice)) POSTERN_TRY(renew_slice(slice));
     states_[slice] = SliceState::Used;
     return run_programs(plan_.setup.slice, "setup", slice);
 }
@@ -348,7 +421,7 @@ Status DeviceSession::end_slice(unsigned slice) {
 
 Status DeviceSession::wire_slice(unsigned slice, bool on) {
     Status first;
-    for (const IrqBacking& irq : irqs_[slice]) {
+    for (const IrqBacking& irq : backings_[slice].irqs) {
         const int event = on ? irq.eventfd.get() : -1;
         keep_first(first, vfio::set_irqs(device_.get(), irq.index, irq.vector, {&event, 1}));
     }
@@ -362,10 +435,15 @@ Status DeviceSession::renew_slice(unsigned slice) {
     // What is mapped may be what a process that is gone has put there: by the plan, not by what is known.
     for (const PlannedDma& dma : planned.dma)
         POSTERN_TRY(vfio::unmap_dma(container_.get(), dma.iova, dma.size));
-    dma_[slice].clear();
-    POSTERN_TRY(map_dma(planned));
-    for (IrqBacking& irq : irqs_[slice]) {
-        POSTERN_ASSIGN(irq.eventfd, make_event());
+    if (auto next = next_.extract(slice); next) {
+        left_.push_back(std::exchange(backings_[slice], std::move(next.mapped())));
+        POSTERN_TRY(map_dma(backings_[slice], planned));
+    } else {
+        // Why before the new is made: there may be no more huge pages than for one.
+        backings_[slice] = SliceBacking();
+        POSTERN_ASSIGN(backings_[slice], make_backing(planned));
+        POSTERN_TRY(map_dma(backings_[slice], planned));
+        free_left();
     }
     return wire_slice(slice, true);
 }
@@ -389,8 +467,8 @@ SessionFiles DeviceSession::device_files() const {
 
 SessionFiles DeviceSession::slice_files(unsigned slice) const {
     SessionFiles files{{{"used", states_.at(slice) != SliceState::Fresh}}, {}};
-    for (const DmaBacking& dma : dma_.at(slice)) files.fds.push_back(dma.memfd.get());
-    for (const IrqBacking& irq : irqs_.at(slice)) files.fds.push_back(irq.eventfd.get());
+    for (const DmaBacking& dma : backings_.at(slice).dma) files.fds.push_back(dma.memfd.get());
+    for (const IrqBacking& irq : backings_.at(slice).irqs) files.fds.push_back(irq.eventfd.get());
     return files;
 }
 
@@ -425,8 +503,7 @@ Result<DeviceSession> DeviceSession::adopt(const Profile& profile, const std::st
         if (fds.size() != planned.dma.size() + planned.irqs.size())
             return fail("{}: slice {}: {} kept files, and its profile has {}", context, i, fds.size(),
                         planned.dma.size() + planned.irqs.size());
-        std::vector<DmaBacking>& memory = session.dma_.emplace_back();
-        std::vector<IrqBacking>& irqs = session.irqs_.emplace_back();
+        auto& [memory, irqs] = session.backings_.emplace_back();
         size_t next = 0;
         for (const PlannedDma& dma : planned.dma)
             memory.push_back({dma.name, std::move(fds[next++]), dma.size, dma.iova});
@@ -447,8 +524,9 @@ void DeviceSession::leave() {
     device_.reset();
     group_.reset();
     container_.reset();
-    dma_.clear();
-    irqs_.clear();
+    backings_.clear();
+    next_.clear();
+    left_.clear();
 }
 
 Status DeviceSession::close() {
@@ -464,12 +542,13 @@ Status DeviceSession::close() {
         keep_first(first, vfio::write_command(device_.get(), config, *command_before_));
         command_before_.reset();
     }
-    for (const auto& slice : dma_) {
-        for (const DmaBacking& dma : slice)
+    for (const SliceBacking& slice : backings_) {
+        for (const DmaBacking& dma : slice.dma)
             keep_first(first, vfio::unmap_dma(container_.get(), dma.iova, dma.size));
     }
-    dma_.clear();
-    irqs_.clear();
+    backings_.clear();
+    next_.clear();
+    left_.clear();
     device_.reset();
     group_.reset();
     container_.reset();

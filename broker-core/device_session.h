@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "broker-core/grant.h"
@@ -17,12 +19,30 @@
 
 namespace postern {
 
+/// Memory mapped by this process, and by none that it makes.
+class MappedRange {
+  public:
+    MappedRange() = default;
+    MappedRange(void* at, uint64_t size) : at_(at), size_(size) {}
+    MappedRange(MappedRange&& other) noexcept : at_(std::exchange(other.at_, nullptr)), size_(other.size_) {}
+    MappedRange& operator=(MappedRange&& other) noexcept;
+    MappedRange(const MappedRange&) = delete;
+    MappedRange& operator=(const MappedRange&) = delete;
+    ~MappedRange();
+    [[nodiscard]] void* at() const { return at_; }
+
+  private:
+    void* at_ = nullptr;  ///< nullptr: nothing
+    uint64_t size_ = 0;
+};
+
 /// Memory that the device reaches, owned by the session and lent to clients and programs.
 struct DmaBacking {
     std::string name;
     UniqueFd memfd;  ///< sealed against shrinking and growing
     uint64_t size = 0;
     uint64_t iova = 0;
+    MappedRange mapping = {};  ///< only until VFIO has pinned the pages
 };
 
 /// What another process needs to own a device, or a slice of it, in this one's place. The fds are borrowed.
@@ -42,6 +62,12 @@ struct IrqBacking {
     uint32_t index = 0;
     uint32_t vector = 0;
     UniqueFd eventfd;
+};
+
+/// What one client after the other gets anew.
+struct SliceBacking {
+    std::vector<DmaBacking> dma;
+    std::vector<IrqBacking> irqs;
 };
 
 /// A PCI device that this process owns through VFIO: group and type 1 container, DMA memory and interrupts of
@@ -75,6 +101,11 @@ class DeviceSession {
     /// The owner's file of the device, unguarded; borrowed.
     [[nodiscard]] int device() const { return device_.get(); }
 
+    /// While a client has the slice: makes the memory and eventfds of the next one, so that begin_slice() has
+    /// only to put them in their places. Frees what earlier ones had. Not needed, and may be repeated.
+    /// Error: above all, that it would be more memory than is kept waiting; begin_slice() makes it then.
+    [[nodiscard]] Status prepare_slice(unsigned slice);
+    [[nodiscard]] bool is_prepared(unsigned slice) const { return next_.contains(slice); }
     /// Makes the slice ready for a client: after an earlier one it gets memory and eventfds that nobody has
     /// seen, at the same IOVAs and vectors, and its setup programs run.
     [[nodiscard]] Status begin_slice(unsigned slice);
@@ -82,6 +113,9 @@ class DeviceSession {
     /// with the guard and proved to be guarded, dma-bufs of the windows where the kernel makes them, memfds,
     /// eventfds.
     [[nodiscard]] Status add_to(Grant& grant, Guard& guard, const SandboxIdentity& sandbox);
+    /// The same for the client that comes after the slice's next begin_slice(), with what prepare_slice() has
+    /// made; until then it must not run.
+    [[nodiscard]] Status add_next_to(Grant& grant, Guard& guard, const SandboxIdentity& sandbox);
 
     /// A slice that is made ready, and a whole grant with a plain device fd: everything may be done with it.
     /// What a client has without postern; for benchmarks and as the positive control of tests.
@@ -102,22 +136,24 @@ class DeviceSession {
 
     Status own(const PciDevice& pci, const Profile& profile);
     Status enable_memory_and_bus_master();
-    Status map_dma(const SlicePlan& slice);
+    Status map_dma(SliceBacking& backing, const SlicePlan& slice);
     Status wire_irqs();
     Status renew_slice(unsigned slice);
+    void free_left();
     Status wire_slice(unsigned slice, bool on);
     Status run_programs(const std::vector<ProgramLine>& programs, const char* what,
                         std::optional<unsigned> slice);
-    Status add_slice(Grant& grant, Guard* guard, const SandboxIdentity& sandbox);
+    Status add_slice(Grant& grant, const SliceBacking& backing, Guard* guard, const SandboxIdentity& sandbox);
 
     DevicePlan plan_;
     DeviceInfo info_;
     std::string id_;
     UniqueFd container_;
     UniqueFd group_;
-    UniqueFd device_;                           ///< the owner's struct file, unguarded
-    std::vector<std::vector<DmaBacking>> dma_;  ///< by slice
-    std::vector<std::vector<IrqBacking>> irqs_;
+    UniqueFd device_;                        ///< the owner's struct file, unguarded
+    std::vector<SliceBacking> backings_;     ///< by slice
+    std::map<unsigned, SliceBacking> next_;  ///< by slice, where it is prepared
+    std::vector<SliceBacking> left_;         ///< of clients that are gone; to be freed when there is time
     enum class SliceState {
         Fresh,    ///< as the device-wide setup left it; nobody had its memory
         Used,     ///< made ready for a client

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,6 +26,10 @@ using Clock = std::chrono::steady_clock;
 /// Loading the guard takes a second or so, more where a machine is loaded.
 constexpr std::chrono::seconds kPatience{60};
 constexpr std::chrono::milliseconds kBetweenTries{20};
+/// Milliseconds for a broker that is there to say so. One that is slower is found to be running already.
+constexpr int kGreeting = 500;
+/// For one that serves by now, or has ended.
+constexpr int kFirstGreeting = 5000;
 
 /// To where the machine's own mounts are. podman starts the runtime of a container with a user namespace
 /// among mounts of its own, without those below /sys/kernel, and a broker would keep them from going, too.
@@ -91,10 +96,24 @@ Result<std::string> start_broker(const std::string& socket) {
     return said;
 }
 
+/// Whether nobody is behind a connection. postern-holder keeps the socket of a broker that was told to end
+/// while its grants go on, so that callers wait at it for the next one; systemd starts that by itself.
+bool is_unattended(const UniqueFd& connection, const std::string& path, int patience) {
+    pollfd greeting{connection.get(), POLLIN, 0};
+    if (::poll(&greeting, 1, patience) != 0) return false;
+    return ::access((path.substr(0, path.rfind('/')) + "/holder.sock").c_str(), F_OK) == 0;
+}
+
 std::string_view last_line(std::string_view text) {
     while (!text.empty() && text.back() == '\n') text.remove_suffix(1);
     const size_t before = text.rfind('\n');
     return before == std::string_view::npos ? text : text.substr(before + 1);
+}
+
+std::string_view without_name(std::string_view line) {
+    constexpr std::string_view kName = "postern: ";
+    if (line.starts_with(kName)) line.remove_prefix(kName.size());
+    return line;
 }
 
 }  // namespace
@@ -103,10 +122,18 @@ Result<UniqueFd> need_broker(const std::string& path) {
     const auto deadline = Clock::now() + kPatience;
     while (true) {
         auto connection = connect_to(path);
+        const bool may_start = ::geteuid() == 0;
+        if (connection && may_start && is_unattended(*connection, path, kGreeting)) {
+            POSTERN_ASSIGN(const std::string said, start_broker(path));
+            if (said.find(kBrokerRunsAlready) != std::string::npos ||
+                !is_unattended(*connection, path, kFirstGreeting))
+                return connection;
+            return fail("{}", without_name(last_line(said)));
+        }
         if (connection) return connection;
         const int errnum = connection.error().errnum;
         if (errnum != ENOENT && errnum != ECONNREFUSED) return connection;
-        if (::geteuid() != 0) {
+        if (!may_start) {
             return fail(
                 "no broker serves {}, and only root can start one; ask for `systemctl enable --now "
                 "postern-broker.socket`",
@@ -118,9 +145,7 @@ Result<UniqueFd> need_broker(const std::string& path) {
         // Another one is being started, or is about to end.
         const bool other = said.find(kBrokerRunsAlready) != std::string::npos;
         if (!other || Clock::now() > deadline) {
-            std::string_view why = last_line(said);
-            constexpr std::string_view kName = "postern: ";
-            if (why.starts_with(kName)) why.remove_prefix(kName.size());
+            const std::string_view why = without_name(last_line(said));
             return fail("{}", why.empty() ? "a broker could not be started, and did not say why" : why);
         }
         std::this_thread::sleep_for(kBetweenTries);

@@ -26,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -240,6 +241,13 @@ static void check_window(const struct device* device, const struct postern_grant
     }
 }
 
+/* The control block and the rings, which is all of the memory that is looked at here: to map the rest takes
+ * longer than all else that this program does. NULL with errno. */
+static char* map_rings(const struct postern_dma* dma) {
+    char* memory = mmap(NULL, REQUESTS_OFFSET, PROT_READ | PROT_WRITE, MAP_SHARED, dma->fd, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
 static void set_up_queue(const struct device* device, const struct postern_grant* grant,
                          const struct postern_dma* dma, uint64_t capacity) {
     const int slice = dma->slice;
@@ -248,7 +256,7 @@ static void set_up_queue(const struct device* device, const struct postern_grant
         die("slice %d: dma memory \"" MEMORY_NAME "\" has %llu bytes, %d are needed", slice,
             (unsigned long long)dma->size, (int)LAYOUT_SIZE);
     }
-    char* memory = postern_map_dma(dma);
+    char* memory = map_rings(dma);
     if (!memory) die("slice %d: mapping of dma memory \"" MEMORY_NAME "\": %s", slice, strerror(errno));
     memset(memory, 0, REQUESTS_OFFSET); /* the rings; the rest is the client's to fill */
 
@@ -279,7 +287,7 @@ static void set_up_queue(const struct device* device, const struct postern_grant
     memcpy(memory + CONTROL_OFFSET, &control, sizeof control);
     postern_dma_wmb();
     common_write(device, VIRTIO_PCI_COMMON_Q_ENABLE, 2, 1);
-    (void)postern_unmap(memory, dma->size);
+    (void)munmap(memory, REQUESTS_OFFSET);
 }
 
 static const struct postern_dma* memory_of_slice(const struct postern_grant* grant) {
@@ -307,7 +315,7 @@ static bool select_queue(const struct device* device, int slice) {
  * here.
  */
 static void drain(const struct postern_dma* dma) {
-    char* memory = dma->size < LAYOUT_SIZE ? NULL : (char*)postern_map_dma(dma);
+    char* memory = dma->size < LAYOUT_SIZE ? NULL : map_rings(dma);
     const volatile struct vring_avail* avail;
     const volatile struct vring_used* used;
     if (!memory) return;
@@ -317,7 +325,7 @@ static void drain(const struct postern_dma* dma) {
          waited += DRAIN_PAUSE_MICROSECONDS) {
         pause_for(DRAIN_PAUSE_MICROSECONDS);
     }
-    (void)postern_unmap(memory, dma->size);
+    (void)munmap(memory, REQUESTS_OFFSET);
 }
 
 static void reset_queue(const struct device* device, int slice) {
@@ -348,11 +356,11 @@ static void reset_slice(const struct device* device, const struct postern_grant*
 
 /* Whether the memory is what the queue was set up with, and not another that took its place since. */
 static bool is_set_up(const struct postern_dma* dma) {
-    char* memory = dma->size < LAYOUT_SIZE ? NULL : (char*)postern_map_dma(dma);
+    char* memory = dma->size < LAYOUT_SIZE ? NULL : map_rings(dma);
     struct control_block control = {.magic = 0};
     if (!memory) return false;
     memcpy(&control, memory + CONTROL_OFFSET, sizeof control);
-    (void)postern_unmap(memory, dma->size);
+    (void)munmap(memory, REQUESTS_OFFSET);
     return control.magic == CONTROL_MAGIC;
 }
 

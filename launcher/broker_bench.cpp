@@ -25,6 +25,7 @@
 #include "launcher/brokered_slices.h"
 #include "launcher/local_slices.h"
 #include "launcher/plain_slices.h"
+#include "launcher/pool_bench.h"
 #include "launcher/sandbox_from_profile.h"
 #include "launcher/supervisor.h"
 
@@ -142,25 +143,18 @@ Result<SliceSource::Started> start_one(SliceSource& source, const SandboxSpec& s
     }
 }
 
-struct Flow {
-    double seconds = 0;  ///< from the first request to the last end
-    double busy = 0;     ///< seconds that clients ran, all together
-};
-
-/// `count` clients, in as many slices as there are.
-Result<Flow> flow(Supervisor& supervisor, SliceSource& source, const SandboxSpec& spec, unsigned count,
-                  unsigned places) {
-    Flow result;
-    std::map<size_t, std::pair<unsigned, Clock::time_point>> running;
+/// `count` clients, in as many slices as there are. Seconds from the first request to the last end.
+Result<double> flow(Supervisor& supervisor, SliceSource& source, const SandboxSpec& spec, unsigned count,
+                    unsigned places) {
+    std::map<size_t, unsigned> running;  ///< slices, by the supervisor's number
     const auto begin = Clock::now();
     for (unsigned started = 0; started < count || !running.empty();) {
         if (started < count && running.size() < places) {
             auto one = source.start(spec);
             if (!one) return Failure(std::move(one.error().why.error));
             if (*one) {
-                const auto since = Clock::now();
                 const unsigned slice = (*one)->slice;
-                running[supervisor.add(std::move((*one)->client))] = {slice, since};
+                running[supervisor.add(std::move((*one)->client))] = slice;
                 ++started;
                 continue;
             }
@@ -170,14 +164,12 @@ Result<Flow> flow(Supervisor& supervisor, SliceSource& source, const SandboxSpec
             }
         }
         POSTERN_ASSIGN(const Supervisor::Ended ended, supervisor.wait_any());
-        const auto [slice, since] = running.at(ended.client);
-        result.busy += milliseconds(Clock::now() - since) / 1000;
+        const unsigned slice = running.at(ended.client);
         running.erase(ended.client);
         POSTERN_TRY(source.end(slice));
         if (ended.exit.status() != 0) return fail("a client ended with status {}", ended.exit.status());
     }
-    result.seconds = milliseconds(Clock::now() - begin) / 1000;
-    return result;
+    return milliseconds(Clock::now() - begin) / 1000;
 }
 
 Result<Figures> measure(Supervisor& supervisor, SliceSource& source, const BrokerBenchOptions& options,
@@ -202,13 +194,13 @@ Result<Figures> measure(Supervisor& supervisor, SliceSource& source, const Broke
     }
     figures.start = median(starts);
     figures.cycle = median(cycles);
-    POSTERN_ASSIGN(const Flow many, flow(supervisor, source, spec, options.grants, places));
-    figures.rate = options.grants / many.seconds;
+    POSTERN_ASSIGN(const double seconds, flow(supervisor, source, spec, options.grants, places));
+    figures.rate = options.grants / seconds;
     if (options.jobs > 0) {
-        spec.argv = {"/bin/sleep", "0.1"};
-        POSTERN_ASSIGN(const Flow jobs, flow(supervisor, source, spec, options.jobs, places));
+        constexpr std::chrono::milliseconds kJob(100);
+        POSTERN_ASSIGN(const double worked, time_pool(supervisor, source, spec, places, options.jobs, kJob));
         // What counts is the job's own tenth of a second, not what its process takes to begin and end.
-        figures.lost = 100 * (1 - 0.1 * options.jobs / places / jobs.seconds);
+        figures.lost = time_lost(worked, places, options.jobs, kJob);
     }
     return figures;
 }

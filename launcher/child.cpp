@@ -89,8 +89,8 @@ bool open_sources(Child& child) {
         child.failure.item = static_cast<int>(i);
         return false;
     }
-    if (plan.has_target && plan.target_tree < 0) {
-        return open_target(plan.target_path.c_str(), plan.target_tree, child.failure);
+    if (plan.command.has_target && plan.command.target_tree < 0) {
+        return open_target(plan.command.candidates[0], plan.command.target_tree, child.failure);
     }
     return true;
 }
@@ -360,7 +360,9 @@ bool move_up(Child& child, int& fd, int lowest) {
 bool place_fds(Child& child) {
     ChildPlan& plan = child.plan;
     const int end = 3 + static_cast<int>(plan.fds.size());
-    if (!move_up(child, plan.report_pipe, end) || !move_up(child, plan.target_tree, end)) return false;
+    if (!move_up(child, plan.report_pipe, end) || !move_up(child, plan.command_socket, end) ||
+        !move_up(child, plan.command.target_tree, end))
+        return false;
     // All of them out of the way first: what one becomes may be what another still is.
     for (std::size_t i = 0; i < plan.fds.size(); ++i) {
         plan.moved_fds[i] = ::fcntl(plan.fds[i], F_DUPFD_CLOEXEC, end);
@@ -370,13 +372,46 @@ bool place_fds(Child& child) {
         if (::dup2(plan.moved_fds[i], 3 + static_cast<int>(i)) < 0)
             return failed(child, "dup2", static_cast<int>(i));
     }
-    for (char* digits : plan.pid_digits) write_decimal(digits, ::getpid());
     auto next = static_cast<unsigned>(end);
     for (const unsigned kept : plan.inherited_fds) {
         if (!check(child, sys::close_range(next, kept - 1, CLOSE_RANGE_CLOEXEC), "close_range")) return false;
         next = kept + 1;
     }
     return check(child, sys::close_range(next, ~0U, CLOSE_RANGE_CLOEXEC), "close_range");
+}
+
+/// Nothing of the launcher's but the streams and the target comes in; the streams are those of this moment.
+bool await_command(Child& child) {
+    ChildPlan& plan = child.plan;
+    if (plan.command_socket < 0) return true;
+    constexpr std::size_t kMostFds = 3;
+    alignas(cmsghdr) char control[CMSG_SPACE(kMostFds * sizeof(int))] = {};
+    char byte = 0;
+    iovec data = {&byte, 1};
+    msghdr message = {};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    const ssize_t got = ::recvmsg(plan.command_socket, &message, MSG_CMSG_CLOEXEC);
+    // The launcher gave up or is gone: nobody is left to tell.
+    if (got == 0) ::_exit(125);
+    if (got < 0) return failed(child, "recvmsg");
+    const cmsghdr* header = CMSG_FIRSTHDR(&message);
+    int fds[kMostFds] = {-1, -1, -1};
+    const std::size_t size = header != nullptr ? header->cmsg_len - CMSG_LEN(0) : 0;
+    if (header == nullptr || header->cmsg_type != SCM_RIGHTS || (message.msg_flags & MSG_CTRUNC) != 0 ||
+        size < 2 * sizeof(int) || size > sizeof fds) {
+        errno = EBADMSG;
+        return failed(child, "recvmsg");
+    }
+    std::memcpy(fds, CMSG_DATA(header), size);
+    for (const int stream : {STDOUT_FILENO, STDERR_FILENO}) {
+        if (!check(child, ::dup2(fds[stream - STDOUT_FILENO], stream), "dup2")) return false;
+    }
+    plan.command = *plan.late_command;
+    plan.command.target_tree = fds[2];
+    return true;
 }
 
 bool set_limits(Child& child) {
@@ -411,22 +446,24 @@ bool enter_folder(Child& child) {
     return plan.folders.empty() || failed(child, "chdir");
 }
 
-bool is_target(const char* path, const ChildPlan& plan) {
+bool is_target(const char* path, const ChildCommand& command) {
     struct stat status = {};
-    return ::stat(path, &status) == 0 && status.st_dev == plan.target_device &&
-           status.st_ino == plan.target_inode;
+    return ::stat(path, &status) == 0 && status.st_dev == command.target_device &&
+           status.st_ino == command.target_inode;
 }
 
 bool choose_command(Child& child) {
-    const ChildPlan& plan = child.plan;
-    if (!plan.has_target) return true;
+    const ChildCommand& command = child.plan.command;
+    for (char* const* digits = command.pid_digits; *digits != nullptr; ++digits)
+        write_decimal(*digits, ::getpid());
+    if (!command.has_target) return true;
     child.found = true;
-    const char* path = plan.candidates[0].c_str();
-    if (is_target(path, plan) || plan.target_tree < 0) {
+    const char* path = command.candidates[0];
+    if (is_target(path, command) || command.target_tree < 0) {
         child.exec_path = path;
         return true;
     }
-    if (!plan.target_is_script) return true;
+    if (!command.target_is_script) return true;
     child.is_script = true;
     errno = ENOEXEC;
     return failed(child, "execveat");
@@ -512,21 +549,21 @@ bool drop_capabilities(Child& child) {
 }
 
 bool exec_command(Child& child) {
-    ChildPlan& plan = child.plan;
+    const ChildCommand& command = child.plan.command;
     // Why only now: until here every signal of the launcher's waits, afterwards it kills as it would any
     // program.
     sys::set_signal_mask(0, nullptr);
-    if (plan.has_target && child.exec_path == nullptr) {
-        sys::execveat(plan.target_tree, "", plan.argv.data(), plan.env.data(), AT_EMPTY_PATH);
+    if (command.has_target && child.exec_path == nullptr) {
+        sys::execveat(command.target_tree, "", command.argv, command.env, AT_EMPTY_PATH);
         return failed(child, "execveat");
     }
     int errnum = ENOENT;
-    for (const std::string& candidate : plan.candidates) {
-        ::execve(candidate.c_str(), plan.argv.data(), plan.env.data());
+    for (const char* const* candidate = command.candidates; *candidate != nullptr; ++candidate) {
+        ::execve(*candidate, command.argv, command.env);
         const int why = errno;
         if (why == ENOENT || why == ENOTDIR) {
             // What is there and still is "not found" lacks its interpreter.
-            if (::access(candidate.c_str(), F_OK) != 0) continue;
+            if (::access(*candidate, F_OK) != 0) continue;
         }
         child.found = true;
         errnum = why;
@@ -603,6 +640,8 @@ constexpr StepEntry kClientSteps[] = {
     // Why after NoNewPrivs: without it neither Landlock nor a filter is there for a process without
     // capabilities.
     {ChildStep::Landlock, "making the Landlock domain", make_landlock_domain},
+    // Why as late as this: what is below is done in no time. Why before Limits: it receives files.
+    {ChildStep::AwaitCommand, "waiting for the command", await_command},
     // Why after Fds and Landlock: those need file descriptors beyond the client's RLIMIT_NOFILE.
     {ChildStep::Limits, "setting resource limits", set_limits},
     // Without no_new_privs a filter takes CAP_SYS_ADMIN, so it comes before the capabilities go …

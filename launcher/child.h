@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "launcher/child_command.h"
 #include "launcher/client_identity.h"
 #include "launcher/landlock_plan.h"
 #include "launcher/mount_plan.h"
@@ -49,6 +50,7 @@ enum class ChildStep : int {
     Fds,
     NoNewPrivs,
     Landlock,
+    AwaitCommand,
     Limits,
     SeccompEarly,
     Capabilities,
@@ -133,19 +135,13 @@ struct ChildPlan {
     std::vector<std::string> folders;
     /// One for each of `folders`: what PWD in the environment is when it is that one; empty: PWD is not told.
     std::vector<std::string> folder_entries;
-    char** folder_entry = nullptr;  ///< where in `env` it goes
-    /// Host root: the one absolute path, and the file it must lead to. Other roots: what is tried in turn.
-    std::vector<std::string> candidates;
-    bool has_target = false;
-    bool target_is_script = false;
-    dev_t target_device = 0;
-    ino_t target_inode = 0;
-    std::string target_path;
-    int target_tree = -1;  ///< the file as a read-only mount of its own, opened by the launcher, or -1
+    char** folder_entry = nullptr;  ///< where in the command's environment it goes
+    ChildCommand command;
+    /// A command that is told late: it comes here, in memory shared with the launcher, and with a message
+    /// through the socket that carries stdout, stderr and, if there is one, the target's tree. -1: not late.
+    const ChildCommand* late_command = nullptr;
+    int command_socket = -1;
 
-    std::vector<char*> argv;              ///< ends with nullptr
-    std::vector<char*> env;               ///< ends with nullptr
-    std::vector<char*> pid_digits;        ///< where in `env` the client's pid goes; room for 11 bytes each
     std::vector<int> fds;                 ///< the client's, in order
     std::vector<unsigned> inherited_fds;  ///< sorted: the client's, under the number they have
     std::vector<int> moved_fds;           ///< same size, scratch

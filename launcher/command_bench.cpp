@@ -11,11 +11,13 @@
 #include "broker-core/json_reader.h"
 #include "broker-core/profile_reader.h"
 #include "broker-core/programs.h"
+#include "broker-core/quantity.h"
 #include "launcher/bench_report.h"
 #include "launcher/broker_bench.h"
 #include "launcher/commands.h"
 #include "launcher/launch.h"
 #include "launcher/launch_bench.h"
+#include "launcher/pool_bench.h"
 #include "launcher/report.h"
 #include "launcher/sandbox_from_profile.h"
 #include "launcher/supervisor.h"
@@ -238,12 +240,15 @@ int run_launch_bench(const LaunchBenchOptions& measured, const BenchOptions& opt
     return 0;
 }
 
-int run_broker_bench(const BrokerBenchOptions& measured, const BenchOptions& options) {
-    const auto results = measure_grants(measured, [&](unsigned round) -> Status {
-        tell("postern: bench broker: round {} of {}\n", round + 1, measured.rounds);
+/// Runs `measure`, which is given whom to tell of each of its rounds, and writes what it found.
+template <typename Measure>
+int run_rounds(const std::string& name, unsigned rounds, const BenchOptions& options,
+               const Measure& measure) {
+    const auto results = measure([&](unsigned round) -> Status {
+        tell("postern: {}: round {} of {}\n", name, round + 1, rounds);
         return {};
     });
-    if (!results) return report(Error(results.error()).within("bench broker"), kFailed);
+    if (!results) return report(Error(results.error()).within(name), kFailed);
     Json document{{"postern", 1}, {"figures", Json::array()}};
     for (const BenchResult& figure : *results) {
         document["figures"].push_back(bench_json(figure));
@@ -321,8 +326,44 @@ Command add_bench_command(CLI::App& app) {
         ->add_option("--report", options->report_folder,
                      "also write bench.json and a chart of each table there")
         ->type_name("DIR");
+    auto pooled = std::make_shared<PoolBenchOptions>();
+    CLI::App* pool = command->add_subcommand(
+        "pool", "what a pool loses between jobs on the slices of a device, and in sandboxes without one");
+    pool->add_option("--device", pooled->device,
+                     "a device bound to vfio-pci that nobody has (default: only what needs none)")
+        ->type_name("BDF");
+    pool->add_option("--profile", pooled->profile, "profile of the device")
+        ->type_name("NAME|FILE")
+        ->capture_default_str();
+    pool->add_option("--rounds", pooled->rounds, "rounds, each with both sides")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    pool->add_option("--jobs", pooled->jobs, "jobs of each side in one round")
+        ->check(CLI::Range(1, 10000))
+        ->capture_default_str();
+    pool->add_option_function<std::string>(
+            "--job",
+            [pooled](const std::string& text) {
+                const auto time = parse_duration(text);
+                if (!time || time->count() == 0)
+                    throw CLI::ValidationError("--job", time ? "0 is no time" : time.error().message);
+                pooled->job = *time;
+            },
+            "how long a job sleeps (default: 100ms)")
+        ->type_name("TIME");
+    pool->add_flag("--json", options->json, "JSON instead of the tables");
+    pool->add_option("--report", options->report_folder,
+                     "also write bench.json and a chart of each table there")
+        ->type_name("DIR");
     return [=](const CommandLine&) {
-        if (broker->parsed()) return run_broker_bench(*brokered, *options);
+        if (broker->parsed()) {
+            return run_rounds("bench broker", brokered->rounds, *options,
+                              [&](const auto& told) { return measure_grants(*brokered, told); });
+        }
+        if (pool->parsed()) {
+            return run_rounds("bench pool", pooled->rounds, *options,
+                              [&](const auto& told) { return measure_pool(*pooled, told); });
+        }
         return launch->parsed() ? run_launch_bench(*measured, *options) : run_bench(*options);
     };
 }

@@ -49,6 +49,7 @@ struct PoolResult {
     std::string device;        ///< PCI address; empty: none
     std::int64_t started = 0;  ///< seconds since 1970, UTC
     double seconds = 0;
+    double working = 0;   ///< of these, from the first start to the last end
     int status = 0;       ///< exit status of the pool
     int interrupted = 0;  ///< the signal that ended it before its time, 0: none
     std::string problem;  ///< what went wrong beside the jobs; empty: nothing

@@ -62,6 +62,10 @@ PoolResult JobPool::run(const std::vector<Job>& jobs) {
                 // The slices are busy: now there is time for what is not urgent.
                 report_finished();
                 progress_.show(counts());
+                if (may_get_ahead(schedule) && source_.get_ahead(spec_)) {
+                    take_in(schedule, std::chrono::milliseconds(0));
+                    break;
+                }
                 take_in(schedule,
                         progress_.has_line() ? std::optional(std::chrono::milliseconds(1000)) : std::nullopt);
                 break;
@@ -73,6 +77,7 @@ PoolResult JobPool::run(const std::vector<Job>& jobs) {
                 break;
         }
     }
+    result_.working = seconds_since(begin);
     report_finished();
     progress_.clear();
     if (const int fd = source_.freed_fd(); fd >= 0) supervisor_.unwatch(fd);
@@ -115,6 +120,20 @@ void JobPool::heed_signals(JobSchedule& schedule) {
     }
 }
 
+/// Not for clients that never come, nor for those behind a reset that takes it all with it.
+bool JobPool::may_get_ahead(const JobSchedule& schedule) const {
+    return schedule.waiting() > 0 && !rules_.schedule.reset_between && !supervisor_.asked_to_end();
+}
+
+SandboxSpec JobPool::spec_of(const JobResult& job) const {
+    SandboxSpec spec = spec_;
+    spec.argv = job.job.command;
+    set_variable(spec.env, "POSTERN_JOB", std::to_string(job.job.number));
+    if (rules_.timeout)
+        spec.time_limit = std::min(*rules_.timeout, spec.time_limit.value_or(*rules_.timeout));
+    return spec;
+}
+
 void JobPool::start(JobSchedule& schedule) {
     const size_t index = schedule.take();
     JobResult& job = result_.jobs[index];
@@ -131,16 +150,10 @@ void JobPool::start(JobSchedule& schedule) {
     ScopeGuard removes_log([&log] {
         if (!log.empty()) ::unlink(log.c_str());
     });
-    SandboxSpec spec = spec_;
-    spec.argv = job.job.command;
-    set_variable(spec.env, "POSTERN_JOB", std::to_string(job.job.number));
-    if (rules_.timeout)
-        spec.time_limit = std::min(*rules_.timeout, spec.time_limit.value_or(*rules_.timeout));
-
     const auto begin = steady_clock::now();
-    auto started = [&]() -> Result<decltype(source_.start(spec))> {
+    auto started = [&]() -> Result<decltype(source_.start({}))> {
         POSTERN_ASSIGN(const auto redirected, output->redirect());
-        return source_.start(std::move(spec));
+        return source_.start(spec_of(job));
     }();
     const bool interrupted = forward_interruption();
     if (!started) {

@@ -54,6 +54,8 @@ class JobPool {
         bool again = false;  ///< it is to be tried once more
     };
 
+    [[nodiscard]] bool may_get_ahead(const JobSchedule& schedule) const;
+    [[nodiscard]] SandboxSpec spec_of(const JobResult& job) const;
     void start(JobSchedule& schedule);
     void take_in(JobSchedule& schedule, std::optional<std::chrono::milliseconds> most);
     void end(JobSchedule& schedule, const Supervisor::Ended& ended);

@@ -58,49 +58,119 @@ Result<LocalBroker> LocalBroker::open(const Profile& profile, const std::string&
     return LocalBroker(std::move(*guard), std::move(session), std::move(files), profile);
 }
 
-Result<Grant> LocalBroker::prepare(unsigned slice, SandboxSpec& spec) {
-    if (session_) POSTERN_TRY(session_->begin_slice(slice));
-    POSTERN_ASSIGN(Cgroup cgroup,
-                   Cgroup::create(fmt::format("{}-{}", ::getpid(), slice), cgroup_limits(profile_)));
+/// For a client that comes now, or for the one after the client that is there.
+Result<LocalBroker::Birthplace> LocalBroker::make_place(unsigned slice, When when) {
+    // Two of a slice may be there at once.
+    POSTERN_ASSIGN(Cgroup cgroup, Cgroup::create(fmt::format("{}-{}.{}", ::getpid(), slice, places_++),
+                                                 cgroup_limits(profile_)));
     POSTERN_ASSIGN(const unsigned level, cgroup.level());
     const SandboxIdentity identity{cgroup.id(), level};
     POSTERN_TRY(guard_.add_sandbox(identity.cgroup_id, identity.cgroup_level));
-    spec.cgroup_fd = cgroup.fd();
-    cgroups_.erase(slice);
-    cgroups_.emplace(slice, std::move(cgroup));
-    Grant grant = begin_grant(slice);
-    if (auto filled = fill(grant, identity); !filled) {
-        (void)guard_.forget(grant.id);
+    Birthplace place{std::move(cgroup), begin_grant(slice)};
+    if (auto filled = fill(place.grant, identity, when); !filled) {
+        leave(std::move(place));
         return propagate(std::move(filled));
     }
-    if (report_ != nullptr) report_->begin(guard_, slice, identity.cgroup_id);
-    return grant;
+    return place;
 }
 
-Status LocalBroker::fill(Grant& grant, const SandboxIdentity& identity) {
-    if (session_) POSTERN_TRY(session_->add_to(grant, guard_, identity));
+Status LocalBroker::fill(Grant& grant, const SandboxIdentity& identity, When when) {
+    if (session_) {
+        POSTERN_TRY(when == When::Now ? session_->add_to(grant, guard_, identity)
+                                      : session_->add_next_to(grant, guard_, identity));
+    }
     POSTERN_TRY(files_.add_to(grant, guard_, identity));
     POSTERN_TRY(guard_.forget_refusals(grant.id));
     return finish_grant(grant);
 }
 
-tl::expected<RunningClient, LaunchError> LocalBroker::start(unsigned slice, SandboxSpec spec) {
-    auto grant = prepare(slice, spec);
-    if (!grant) {
-        cgroups_.erase(slice);
-        return tl::unexpected(
-            LaunchError{std::move(grant.error()).within(fmt::format("slice {}", slice)), 125});
+/// One that no client came to live in: the caller's own files are as they were, too.
+void LocalBroker::leave(Birthplace place) {
+    (void)guard_.forget(place.grant.id);
+    left_.push_back(std::move(place.cgroup));
+}
+
+bool LocalBroker::prepare(unsigned slice, const SandboxSpec& spec) {
+    if (!left_.empty()) {
+        // Told by close(), where it is tried again.
+        (void)remove_left();
+        return true;
     }
-    for (const NamedFd& each : grant->fds) spec.fds.push_back({each.fd.get(), each.name});
-    auto client = start_sandbox(spec);
+    // Files of the caller's have one policy at a time.
+    if (!session_ || !profile_.files.empty() || done_.contains(slice) || !PreparedSandbox::is_possible(spec))
+        return false;
+    const Stage stage = get_ahead(slice, spec);
+    // What cannot be had is not tried over and over.
+    if (stage != Stage::More) done_.insert(slice);
+    return stage != Stage::Failed;
+}
+
+/// In pieces, for whoever has more urgent things to do in between.
+LocalBroker::Stage LocalBroker::get_ahead(unsigned slice, const SandboxSpec& spec) {
+    if (!session_->is_prepared(slice)) return session_->prepare_slice(slice) ? Stage::More : Stage::Failed;
+    const auto next = next_.find(slice);
+    if (next == next_.end()) {
+        auto place = make_place(slice, When::Next);
+        if (!place) return Stage::Failed;
+        next_.emplace(slice, Next{std::move(*place), std::nullopt});
+        return Stage::More;
+    }
+    const Birthplace& place = next->second.place;
+    SandboxSpec at_place = spec;
+    at_place.cgroup_fd = place.cgroup.fd();
+    for (const NamedFd& each : place.grant.fds) at_place.fds.push_back({each.fd.get(), each.name});
+    auto sandbox = PreparedSandbox::make(std::move(at_place));
+    if (!sandbox) return Stage::Failed;
+    next->second.sandbox.emplace(std::move(*sandbox));
+    return Stage::Complete;
+}
+
+void LocalBroker::forget_prepared() {
+    std::vector<Birthplace> places;
+    places.reserve(next_.size());
+    for (auto& [slice, next] : next_) places.push_back(std::move(next.place));
+    // The sandboxes end here, and only then what they have is nothing any more.
+    next_.clear();
+    done_.clear();
+    for (Birthplace& place : places) leave(std::move(place));
+}
+
+tl::expected<RunningClient, LaunchError> LocalBroker::start(unsigned slice, SandboxSpec spec) {
+    done_.erase(slice);
+    std::optional<PreparedSandbox> sandbox;
+    std::optional<Birthplace> place;
+    if (auto next = next_.extract(slice); next) {
+        if (next.mapped().sandbox) sandbox.emplace(std::move(*next.mapped().sandbox));
+        place.emplace(std::move(next.mapped().place));
+    }
+    const auto complete = [&]() -> Status {
+        if (session_) POSTERN_TRY(session_->begin_slice(slice));
+        if (place) return {};
+        POSTERN_ASSIGN(Birthplace made, make_place(slice, When::Now));
+        place.emplace(std::move(made));
+        return {};
+    };
+    auto client = [&]() -> tl::expected<RunningClient, LaunchError> {
+        if (Status done = complete(); !done) {
+            return tl::unexpected(
+                LaunchError{std::move(done.error()).within(fmt::format("slice {}", slice)), 125});
+        }
+        if (report_ != nullptr) report_->begin(guard_, slice, place->cgroup.id());
+        spec.cgroup_fd = place->cgroup.fd();
+        for (const NamedFd& each : place->grant.fds) spec.fds.push_back({each.fd.get(), each.name});
+        auto started = sandbox ? sandbox->start(spec) : std::nullopt;
+        return started ? std::move(*started) : start_sandbox(spec);
+    }();
     if (!client) {
-        // The caller's own files are as they were, too.
-        (void)guard_.forget(grant->id);
+        sandbox.reset();
+        if (place) leave(std::move(*place));
         return client;
     }
+    cgroups_.erase(slice);
+    cgroups_.emplace(slice, std::move(place->cgroup));
     Kept& kept = kept_[slice];
-    kept = {grant->id, {}};
-    for (NamedFd& each : grant->fds) {
+    kept = {place->grant.id, {}};
+    for (NamedFd& each : place->grant.fds) {
         if (each.name == "device" || each.name.starts_with("file.")) kept.files.push_back(std::move(each.fd));
     }
     // The grant's other fds close here when the client has its own: what the broker keeps is its own set.
@@ -124,18 +194,29 @@ void LocalBroker::report_end(unsigned slice) {
 
 Status LocalBroker::end(unsigned slice) {
     report_end(slice);
-    Status ended = session_ ? session_->end_slice(slice) : Status();
     if (const auto found = cgroups_.find(slice); found != cgroups_.end()) {
-        Status removed = guard_.remove_sandbox(found->second.id());
-        if (ended) ended = std::move(removed);
+        left_.push_back(std::move(found->second));
         cgroups_.erase(found);
     }
-    return ended;
+    return session_ ? session_->end_slice(slice) : Status();
+}
+
+Status LocalBroker::remove_left() {
+    Status first;
+    for (const Cgroup& cgroup : left_) {
+        if (Status removed = guard_.remove_sandbox(cgroup.id()); !removed && first)
+            first = std::move(removed);
+    }
+    left_.clear();
+    return first;
 }
 
 Status LocalBroker::close() {
+    forget_prepared();
     Status closed = session_ ? session_->close() : Status();
+    for (auto& [slice, cgroup] : cgroups_) left_.push_back(std::move(cgroup));
     cgroups_.clear();
+    if (Status removed = remove_left(); !removed && closed) closed = std::move(removed);
     Status released = guard_.release();
     return closed ? released : closed;
 }

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <tl/expected.hpp>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "broker-core/profile.h"
 #include "launcher/cgroup.h"
 #include "launcher/compiled_launch.h"
+#include "launcher/prepared_sandbox.h"
 #include "launcher/sandbox.h"
 #include "launcher/sandbox_spec.h"
 
@@ -44,7 +46,15 @@ class LocalBroker {
     };
     [[nodiscard]] Place place_of(unsigned slice) const;
 
-    /// The client of `slice` is gone: slice teardown, its cgroup removed.
+    /// While a client has `slice`: makes what the next one needs and does not depend on the end of this one,
+    /// a cgroup, a guarded grant, a sandbox of `spec`; the next start() has then less to do. Also does what
+    /// end() has put off. Whether there is anything of that; what fails is start()'s to do and to tell.
+    bool prepare(unsigned slice, const SandboxSpec& spec);
+    /// Ends what prepare() has made.
+    void forget_prepared();
+
+    /// The client of `slice` is gone: slice teardown. Its cgroup, in which nobody is, is removed when there
+    /// is time.
     Status end(unsigned slice);
     /// All clients are gone: device teardown, the guard given back. Returns the first error.
     Status close();
@@ -60,14 +70,32 @@ class LocalBroker {
           profile_(std::move(profile)) {}
 
     void report_end(unsigned slice);
-    [[nodiscard]] Result<Grant> prepare(unsigned slice, SandboxSpec& spec);
-    [[nodiscard]] Status fill(Grant& grant, const SandboxIdentity& identity);
+    /// What a client is born into: its cgroup, known to the guard, and its grant.
+    struct Birthplace {
+        Cgroup cgroup;
+        Grant grant;
+    };
+    enum class When { Now, Next };
+    [[nodiscard]] Result<Birthplace> make_place(unsigned slice, When when);
+    [[nodiscard]] Status fill(Grant& grant, const SandboxIdentity& identity, When when);
+    void leave(Birthplace place);
+    enum class Stage { More, Complete, Failed };
+    [[nodiscard]] Stage get_ahead(unsigned slice, const SandboxSpec& spec);
+    [[nodiscard]] Status remove_left();
 
     // Destroyed in reverse: cgroups and device fds go before the guard that watches over them.
     Guard guard_;
     std::optional<DeviceSession> session_;  ///< empty: only files are granted
     GrantedFiles files_;
     std::map<unsigned, Cgroup> cgroups_;
+    std::vector<Cgroup> left_;  ///< of clients that are gone
+    unsigned places_ = 0;       ///< made so far; cgroups are named by it
+    struct Next {
+        Birthplace place;
+        std::optional<PreparedSandbox> sandbox;  ///< last: it ends before its cgroup
+    };
+    std::map<unsigned, Next> next_;  ///< by slice
+    std::set<unsigned> done_;        ///< slices for whose next client nothing is left to be done
     /// What the guard counts of a grant ends with its open files, and so does the rule that a file is used in
     /// its sandbox only as it was granted: as long as the client runs, it cannot close the last ones.
     struct Kept {

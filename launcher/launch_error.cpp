@@ -64,11 +64,16 @@ std::string mount_hint(const MountStep& step, const ChildReport& report) {
     return "";
 }
 
+/// What was found on the host; empty: it is the child that looks.
+std::string target_path(const ChildPlan& plan) {
+    return plan.command.has_target ? plan.command.candidates[0] : "";
+}
+
 std::string step_detail(const ChildReport& report, const ChildPlan& plan) {
     const auto item = static_cast<std::size_t>(report.item);
     switch (report.step) {
         case ChildStep::Sources:
-            if (report.item < 0) return fmt::format(" {}", plan.target_path);
+            if (report.item < 0) return fmt::format(" {}", target_path(plan));
             [[fallthrough]];
         case ChildStep::Overlays:
         case ChildStep::Mounts:
@@ -154,7 +159,7 @@ LaunchError explain_exec(const ChildReport& report, const ChildPlan& plan, const
             126, report.errnum,
             fmt::format("{}: is a script in a place that the sandbox hides or its user cannot enter, and a "
                         "script is opened by path: bind its folder into the sandbox, or move it",
-                        plan.target_path));
+                        target_path(plan)));
     }
     if (!report.found) {
         return launch_error(
@@ -175,7 +180,7 @@ LaunchError explain_exec(const ChildReport& report, const ChildPlan& plan, const
                 "read";
     }
     if (report.errnum == EPERM) hint = "; the seccomp filter may refuse execve";
-    const std::string& path = plan.has_target ? plan.target_path : command;
+    const std::string path = plan.command.has_target ? target_path(plan) : command;
     return launch_error(
         126, report.errnum,
         fmt::format("{}: found, but cannot be run: {}{}", path, errno_text(report.errnum), hint));

@@ -54,7 +54,15 @@ Status LocalSlices::end(unsigned slice) {
     return {};
 }
 
+bool LocalSlices::get_ahead(const SandboxSpec& spec) {
+    for (const unsigned slice : numbers_.taken()) {
+        if (broker_->prepare(slice, spec)) return true;
+    }
+    return false;
+}
+
 Status LocalSlices::reset() {
+    broker_->forget_prepared();
     return broker_->session().reset();
 }
 

@@ -28,6 +28,7 @@ class LocalSlices : public SliceSource {
 
     [[nodiscard]] tl::expected<std::optional<Started>, Refused> start(SandboxSpec spec) override;
     [[nodiscard]] Status end(unsigned slice) override;
+    [[nodiscard]] bool get_ahead(const SandboxSpec& spec) override;
     [[nodiscard]] unsigned in_service() const override { return numbers_.in_service(); }
     [[nodiscard]] Status reset() override;
     [[nodiscard]] Status close() override;

@@ -9,6 +9,7 @@
 
 #include "broker-core/result.h"
 #include "launcher/cgroup.h"
+#include "launcher/prepared_sandbox.h"
 #include "launcher/slice_numbers.h"
 #include "launcher/slice_source.h"
 
@@ -23,6 +24,7 @@ class PlainSlices : public SliceSource {
 
     [[nodiscard]] tl::expected<std::optional<Started>, Refused> start(SandboxSpec spec) override;
     [[nodiscard]] Status end(unsigned slice) override;
+    [[nodiscard]] bool get_ahead(const SandboxSpec& spec) override;
     [[nodiscard]] unsigned in_service() const override { return numbers_.in_service(); }
     [[nodiscard]] Status reset() override { return {}; }
     [[nodiscard]] Status close() override;
@@ -30,7 +32,16 @@ class PlainSlices : public SliceSource {
   private:
     SliceNumbers numbers_;
     std::vector<std::pair<std::string, std::string>> limits_;
+    struct Next {
+        std::optional<Cgroup> cgroup;
+        PreparedSandbox sandbox;  ///< last: it ends before its cgroup
+    };
+    [[nodiscard]] Result<std::optional<Cgroup>> make_cgroup(unsigned slice);
+
     std::map<unsigned, Cgroup> cgroups_;
+    unsigned cgroups_made_ = 0;
+    std::map<unsigned, Next> next_;  ///< by slice
+    bool can_prepare_ = true;
 };
 
 }  // namespace postern

@@ -26,6 +26,7 @@
 #include "launcher/exec_target.h"
 #include "launcher/landlock_uapi.h"
 #include "launcher/launch_error.h"
+#include "launcher/sandbox_launch.h"
 #include "launcher/syscalls.h"
 #include "launcher/user_map_choice.h"
 
@@ -44,18 +45,6 @@ template <typename T>
 tl::unexpected<LaunchError> refuse(Result<T>&& result) {
     return refuse(Failure(std::move(result.error())));
 }
-
-/// fds that exist only while a launch is under way, and what the child gets of them.
-struct LaunchFds {
-    UniqueFd report_read, report_write;
-    UniqueFd status_read, status_write;
-    UniqueFd go_read, go_write;
-    UniqueFd launcher;
-    UniqueFd proc;
-    std::vector<UniqueFd> sources;
-    UniqueFd root;
-    UniqueFd target;
-};
 
 /// Never 0, 1 or 2, even when the launcher was started with those closed: they are the client's.
 Status open_pipe(UniqueFd& read_end, UniqueFd& write_end) {
@@ -125,7 +114,7 @@ Status check_combinations(const SandboxSpec& spec) {
     return {};
 }
 
-Status check_strings(const SandboxSpec& spec) {
+Status check_command(const SandboxSpec& spec) {
     if (spec.argv.empty()) return fail("no command is given");
     for (const std::string& argument : spec.argv) {
         if (argument.find('\0') != std::string::npos)
@@ -137,6 +126,10 @@ Status check_strings(const SandboxSpec& spec) {
             return fail("environment entry \"{}\" is not NAME=value", entry.c_str());
         }
     }
+    return {};
+}
+
+Status check_sandbox(const SandboxSpec& spec) {
     for (const PassedFd& passed : spec.fds) {
         if (passed.name.empty() || passed.name.size() > 255 ||
             std::any_of(passed.name.begin(), passed.name.end(),
@@ -192,10 +185,9 @@ SandboxSpec with_own_ids(SandboxSpec spec) {
 
 /// Opens what the launcher's rights reach further than the child's. Whatever it may not, the child tries
 /// itself.
-Status open_as_launcher(ChildPlan& plan, LaunchFds& fds) {
-    constexpr std::uint64_t admin = std::uint64_t{1} << CAP_SYS_ADMIN;
+Status open_as_launcher(ChildPlan& plan, SandboxLaunch::Fds& fds) {
     plan.sources.assign(plan.mounts.steps.size(), -1);
-    if (!plan.namespaces.mount || (sys::permitted_capabilities() & admin) == 0) return {};
+    if (!plan.namespaces.mount || !may_open_for_child()) return {};
     for (std::size_t i = 0; i < plan.mounts.steps.size(); ++i) {
         const MountStep& step = plan.mounts.steps[i];
         if (!step.from_launcher) continue;
@@ -224,26 +216,20 @@ Status open_as_launcher(ChildPlan& plan, LaunchFds& fds) {
     return {};
 }
 
-void lay_out_env(const SandboxSpec& spec, std::vector<std::string>& storage, ChildPlan& plan) {
-    storage = spec.env;
+void add_environment(const SandboxSpec& spec, const ChildPlan& plan, CommandText& text) {
+    text.env = spec.env;
     if (spec.tell_folder)
-        std::erase_if(storage, [](const std::string& entry) { return entry.starts_with("PWD="); });
-    std::vector<std::string> pids = spec.pid_variables;
+        std::erase_if(text.env, [](const std::string& entry) { return entry.starts_with("PWD="); });
+    text.pid_variables = spec.pid_variables;
     if (!spec.fds.empty()) {
         std::string names;
         for (const PassedFd& passed : spec.fds) names += (names.empty() ? "" : ":") + passed.name;
-        storage.push_back(fmt::format("LISTEN_FDS={}", spec.fds.size()));
-        storage.push_back("LISTEN_FDNAMES=" + names);
-        pids.emplace_back("LISTEN_PID");
+        text.env.push_back(fmt::format("LISTEN_FDS={}", spec.fds.size()));
+        text.env.push_back("LISTEN_FDNAMES=" + names);
+        text.pid_variables.emplace_back("LISTEN_PID");
     }
-    const std::size_t plain = storage.size();
-    for (const std::string& name : pids) storage.push_back(name + "=" + std::string(16, '\0'));
-    for (std::string& entry : storage) plan.env.push_back(entry.data());
-    for (std::size_t i = 0; i < pids.size(); ++i)
-        plan.pid_digits.push_back(storage[plain + i].data() + pids[i].size() + 1);
-    if (spec.tell_folder) plan.env.push_back(plan.folder_entries.back().data());
-    plan.env.push_back(nullptr);
-    if (spec.tell_folder) plan.folder_entry = &plan.env[plan.env.size() - 2];
+    // Last: the child puts another of them there if it comes to be in another folder.
+    if (spec.tell_folder) text.env.push_back(plan.folder_entries.back());
 }
 
 void lay_out_clocks(const SandboxSpec& spec, ChildPlan& plan) {
@@ -276,37 +262,7 @@ void lay_out_folders(const SandboxSpec& spec, ChildPlan& plan) {
     for (const std::string& folder : plan.folders) plan.folder_entries.push_back("PWD=" + folder);
 }
 
-/// The host's own view decides for the host's root; any other root is searched by the child.
-tl::expected<void, LaunchError> lay_out_command(const SandboxSpec& spec, ChildPlan& plan, LaunchFds& fds) {
-    const std::string& command = spec.argv.front();
-    if (command.empty())
-        return tl::unexpected(LaunchError{Error{"the command is an empty string", ENOENT}, 127});
-    if (!plan.mounts.is_host_root && spec.namespaces.mount) {
-        std::string_view path = variable(spec.env, "PATH");
-        if (path.empty()) path = kDefaultSearchPath;
-        plan.candidates = exec_candidates(command, std::string(path));
-        return {};
-    }
-    const char* path = std::getenv("PATH");
-    auto target = find_exec_target(command, path != nullptr ? path : std::string(kDefaultSearchPath));
-    if (!target) return tl::unexpected(std::move(target.error()));
-    plan.has_target = true;
-    plan.candidates = {target->path};
-    plan.target_path = target->path;
-    plan.target_device = target->device;
-    plan.target_inode = target->inode;
-    plan.target_is_script = target->is_script;
-    constexpr std::uint64_t admin = std::uint64_t{1} << CAP_SYS_ADMIN;
-    if (spec.namespaces.mount && (sys::permitted_capabilities() & admin) != 0) {
-        StepFailure failure;
-        int tree = -1;
-        if (open_target(target->path.c_str(), tree, failure)) fds.target.reset(tree);
-        plan.target_tree = tree;
-    }
-    return {};
-}
-
-void lay_out_fds(const SandboxSpec& spec, const LaunchFds& fds, ChildPlan& plan) {
+void lay_out_fds(const SandboxSpec& spec, const SandboxLaunch::Fds& fds, ChildPlan& plan) {
     for (const PassedFd& passed : spec.fds) plan.fds.push_back(passed.fd);
     plan.moved_fds.assign(plan.fds.size(), -1);
     plan.report_pipe = fds.report_write.get();
@@ -326,7 +282,8 @@ void lay_out_fds(const SandboxSpec& spec, const LaunchFds& fds, ChildPlan& plan)
     for (const std::vector<int>& group :
          {plan.fds, plan.sources, spec.inherited_fds, data,
           std::vector<int>{spec.late_user_fd, spec.block_fd, spec.sync_fd, plan.report_pipe, plan.status_pipe,
-                           plan.go_pipe, plan.launcher_pidfd, plan.proc, plan.target_tree, plan.root_tree}}) {
+                           plan.go_pipe, plan.launcher_pidfd, plan.proc, plan.command.target_tree,
+                           plan.command_socket, plan.root_tree}}) {
         for (const int fd : group) {
             if (fd >= 0) plan.kept_fds.push_back(static_cast<unsigned>(fd));
         }
@@ -451,10 +408,51 @@ void empty_cgroup(int cgroup) {
 
 }  // namespace
 
-tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) {
-    if (Status valid = check_strings(spec); !valid) return refuse(std::move(valid));
+bool may_open_for_child() {
+    constexpr std::uint64_t admin = std::uint64_t{1} << CAP_SYS_ADMIN;
+    return (sys::permitted_capabilities() & admin) != 0;
+}
 
-    ChildPlan plan;
+/// The host's own view decides for the host's root; any other root is searched by the child.
+tl::expected<CommandText, LaunchError> find_command(const SandboxSpec& spec, const ChildPlan& plan,
+                                                    UniqueFd& target) {
+    if (Status valid = check_command(spec); !valid) return refuse(std::move(valid));
+    CommandText text;
+    text.argv = spec.argv;
+    if (spec.argv0) text.argv.front() = *spec.argv0;
+    add_environment(spec, plan, text);
+    const std::string& command = spec.argv.front();
+    if (command.empty())
+        return tl::unexpected(LaunchError{Error{"the command is an empty string", ENOENT}, 127});
+    if (!plan.mounts.is_host_root && spec.namespaces.mount) {
+        std::string_view path = variable(spec.env, "PATH");
+        if (path.empty()) path = kDefaultSearchPath;
+        text.candidates = exec_candidates(command, std::string(path));
+        return text;
+    }
+    const char* path = std::getenv("PATH");
+    auto found = find_exec_target(command, path != nullptr ? path : std::string(kDefaultSearchPath));
+    if (!found) return tl::unexpected(std::move(found.error()));
+    text.has_target = true;
+    text.candidates = {found->path};
+    text.target_device = found->device;
+    text.target_inode = found->inode;
+    text.target_is_script = found->is_script;
+    if (spec.namespaces.mount && may_open_for_child()) {
+        StepFailure failure;
+        int tree = -1;
+        if (open_target(found->path.c_str(), tree, failure)) target.reset(tree);
+        text.target_tree = tree;
+    }
+    return text;
+}
+
+tl::expected<void, LaunchError> begin_launch(SandboxLaunch& launch) {
+    const SandboxSpec& spec = launch.spec;
+    ChildPlan& plan = launch.plan;
+    SandboxLaunch::Fds& fds = launch.fds;
+    if (Status valid = check_sandbox(spec); !valid) return refuse(std::move(valid));
+
     plan.namespaces = spec.namespaces;
     auto user = choose_user_map(spec);
     if (!user) return refuse(std::move(user));
@@ -492,9 +490,14 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     lay_out_clocks(spec, plan);
     plan.own_devices.reserve(plan.mounts.steps.size() + 1);
 
-    LaunchFds fds;
-    if (auto laid_out = lay_out_command(spec, plan, fds); !laid_out)
-        return tl::unexpected(std::move(laid_out.error()));
+    lay_out_folders(spec, plan);
+    if (plan.command_socket < 0) {
+        auto text = find_command(spec, plan, fds.target);
+        if (!text) return tl::unexpected(std::move(text.error()));
+        launch.command.resize(text->size());
+        plan.command = text->lay_out(launch.command.data());
+        if (spec.tell_folder) plan.folder_entry = &plan.command.env[text->env.size() - 1];
+    }
     if (Status opened = open_as_launcher(plan, fds); !opened)
         return tl::unexpected(LaunchError{opened.error(), 125});
     for (auto [read_end, write_end] :
@@ -510,15 +513,8 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     fds.proc = open_own_proc();
     plan.tell_namespaces = spec.tell_namespaces;
     lay_out_fds(spec, fds, plan);
-    std::vector<std::string> arguments = spec.argv;
-    for (std::string& argument : arguments) plan.argv.push_back(argument.data());
-    plan.argv.push_back(nullptr);
-    if (spec.argv0) plan.argv.front() = const_cast<char*>(spec.argv0->c_str());
-    std::vector<std::string> environment;
-    lay_out_folders(spec, plan);
-    lay_out_env(spec, environment, plan);
 
-    RunningClient client;
+    RunningClient& client = launch.client;
     client.own_session_ = spec.new_session;
     client.is_init_ = spec.as_pid_1;
     client.time_limit_ = spec.time_limit;
@@ -558,7 +554,8 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     // Its own copy of that end: a child that has failed already has closed the other, and is not written to.
     fds.go_read.reset();
 
-    Status prepared = make_user_map_of(spec, plan, client.init_pid_);
+    Status& prepared = launch.prepared;
+    prepared = make_user_map_of(spec, plan, client.init_pid_);
     if (!prepared) prepared = Failure(explain_map_error(prepared.error(), read_user_namespace_rules()));
     if (prepared) prepared = raise_hard_limits(client.init_pid_, spec.rlimits);
     if (prepared) let_go(fds.go_write.get());
@@ -566,7 +563,15 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     fds.go_write.reset();
     fds.report_write.reset();
     fds.status_write.reset();
+    return {};
+}
 
+tl::expected<RunningClient, LaunchError> end_launch(SandboxLaunch& launch, const std::string& command) {
+    const SandboxSpec& spec = launch.spec;
+    const ChildPlan& plan = launch.plan;
+    const SandboxLaunch::Fds& fds = launch.fds;
+    RunningClient& client = launch.client;
+    Status& prepared = launch.prepared;
     // Why the report counts first: a child that has failed already is a reason for what failed here.
     ChildReport report;
     if (const int signal = plan.may_wait ? await_report(fds.report_read.get()) : 0; signal != 0) {
@@ -579,7 +584,7 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
     if (has_failed && report.step == ChildStep::Ready && report.errnum == 0)
         has_failed = read_fully(fds.report_read.get(), &report, sizeof report);
     if (has_failed) {
-        return tl::unexpected(explain_report(report, plan, spec.argv.front(), read_user_namespace_rules()));
+        return tl::unexpected(explain_report(report, plan, command, read_user_namespace_rules()));
     }
     if (!prepared || (fds.proc && !client.read_identity())) {
         // A map cannot be given to one that is dead.
@@ -588,7 +593,13 @@ tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) 
         return tl::unexpected(explain_early_end(events));
     }
     client.started_ = std::chrono::steady_clock::now();
-    return client;
+    return std::move(client);
+}
+
+tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec) {
+    SandboxLaunch launch(spec);
+    if (auto begun = begin_launch(launch); !begun) return tl::unexpected(std::move(begun.error()));
+    return end_launch(launch, spec.argv.front());
 }
 
 /// The clock is the one that the kernel looks at for its limits: what a signal came too early for is

@@ -22,6 +22,7 @@ struct LaunchError {
 };
 
 struct ExitRecord;
+struct SandboxLaunch;
 
 /// How a client ended.
 struct ClientExit {
@@ -96,7 +97,11 @@ class RunningClient {
     ClientExit wait();
 
   private:
-    friend tl::expected<RunningClient, LaunchError> start_sandbox(const SandboxSpec& spec);
+    friend struct SandboxLaunch;
+    friend class PreparedSandbox;
+    friend tl::expected<void, LaunchError> begin_launch(SandboxLaunch& launch);
+    friend tl::expected<RunningClient, LaunchError> end_launch(SandboxLaunch& launch,
+                                                               const std::string& command);
     RunningClient() = default;
     /// False: the client never came to tell.
     bool read_identity();

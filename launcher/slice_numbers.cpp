@@ -17,4 +17,12 @@ unsigned SliceNumbers::in_service() const {
     return static_cast<unsigned>(states_.size()) - static_cast<unsigned>(retired);
 }
 
+std::vector<unsigned> SliceNumbers::taken() const {
+    std::vector<unsigned> found;
+    for (unsigned slice = 0; slice < states_.size(); ++slice) {
+        if (states_[slice] == State::Taken) found.push_back(slice);
+    }
+    return found;
+}
+
 }  // namespace postern

@@ -16,6 +16,7 @@ class SliceNumbers {
     void give_back(unsigned slice) { states_.at(slice) = State::Free; }
     void retire(unsigned slice) { states_.at(slice) = State::Retired; }
     [[nodiscard]] unsigned in_service() const;
+    [[nodiscard]] std::vector<unsigned> taken() const;
 
   private:
     enum class State : unsigned char { Free, Taken, Retired };

@@ -36,6 +36,11 @@ class SliceSource {
     /// service.
     [[nodiscard]] virtual Status end(unsigned slice) = 0;
 
+    /// Called when there is time, with what every client's spec will be but for its command, environment and
+    /// time limit: does one piece of what the next start() would have to do, or of what end() has put off.
+    /// Whether there may be more.
+    [[nodiscard]] virtual bool get_ahead(const SandboxSpec& /*spec*/) { return false; }
+
     /// Slices in service, free or not: how many clients can run side by side. 0: none will ever start.
     [[nodiscard]] virtual unsigned in_service() const = 0;
     /// Readable when others may have freed a slice; borrowed, -1: nobody else has any.

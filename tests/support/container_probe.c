@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * container-probe [CMD [ARG…]]: what a container's process was started with, as one line of JSON on stdout:
- * its pid, the variables of sd_listen_fds(3), each open fd and what it is, user, capabilities, seccomp. Then
- * it is CMD. Linked statically, so that it runs in any image.
+ * container-probe [--vfio] [CMD [ARG…]]: what a container's process was started with, as one line of JSON on
+ * stdout: its pid, the variables of sd_listen_fds(3), each open fd and what it is, user, capabilities,
+ * seccomp; with --vfio also what a VFIO container that it opens itself answers (0, or -errno). Then it is
+ * CMD. Linked statically, so that it runs in any image.
  */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/vfio.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static void print_text(const char* text) {
@@ -66,8 +70,19 @@ static void print_status(const char* key) {
     if (file) (void)fclose(file);
 }
 
+static int ask_vfio(void) {
+    const int fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+    int answer;
+    if (fd < 0) return -errno;
+    answer = ioctl(fd, VFIO_GET_API_VERSION);
+    if (answer < 0) answer = -errno;
+    (void)close(fd);
+    return answer;
+}
+
 int main(int argc, char** argv) {
-    (void)argc;
+    const int with_vfio = argc > 1 && strcmp(argv[1], "--vfio") == 0;
+    char** command = argv + 1 + with_vfio;
     (void)printf("{\"pid\": %ld, \"uid\": %ld, \"terminal\": %s", (long)getpid(), (long)getuid(),
                  isatty(STDIN_FILENO) ? "true" : "false");
     print_variable("LISTEN_FDS");
@@ -76,10 +91,11 @@ int main(int argc, char** argv) {
     print_fds();
     print_status("CapEff");
     print_status("Seccomp");
+    if (with_vfio) (void)printf(", \"vfio\": %d", ask_vfio());
     (void)printf("}\n");
     (void)fflush(stdout);
-    if (!argv[1]) return 0;
-    (void)execvp(argv[1], argv + 1);
-    (void)fprintf(stderr, "container-probe: %s: %s\n", argv[1], strerror(errno));
+    if (!*command) return 0;
+    (void)execvp(*command, command);
+    (void)fprintf(stderr, "container-probe: %s: %s\n", *command, strerror(errno));
     return 127;
 }

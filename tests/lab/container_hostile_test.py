@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The hostile client in containers, by both ways in which a container gets its slice: the guard follows. What is around the guard
+is podman's to keep (and tested for postern's own sandbox in e2e_test.py); their positive control, all of it outside, is there, too.
+Runs as root in the guest."""
+
+import contextlib
+import os
+import unittest
+
+from container_lab import CRUN, POSTERN, ContainerLab, postern, setUpModule, tearDownModule  # noqa: F401
+
+EVERY_WINDOW = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "hostile", "every-window.json"))
+HOSTILE = ("/bin/hostile-client", "--skip-group", "sandbox")
+SPECIFICATION = "/etc/cdi/postern.json"
+#: Root of the machine, as far as podman lets it: no user namespace, and without a filter before the guard.
+ROOT = ["--security-opt", "seccomp=unconfined"]
+USERNS = ["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"]
+
+
+class HostileInContainers(ContainerLab):
+    def setUp(self):
+        super().setUp()
+        self.write_config([{"name": "disk", "profile": EVERY_WINDOW}])
+        os.makedirs("/etc/cdi", exist_ok=True)
+        made = postern("cdi", "generate", "-o", SPECIFICATION)
+        self.assertEqual(made.returncode, 0, made.stderr)
+
+    def tearDown(self):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(SPECIFICATION)
+        super().tearDown()
+
+    def hostile(self, *flags, runtime=CRUN, words=HOSTILE):
+        result = self.podman("run", "--rm", "--network", "none", "--device", "postern.dev/slice=disk.1", *flags, "lab", *words, runtime=runtime,
+                             timeout=400)
+        print(result.stdout[-1500:], flush=True)
+        self.assertEqual(result.returncode, 0, result.stdout[-4000:] + result.stderr + self.broker_log())
+        self.assertFree()
+
+    def by_cdi(self, *flags):
+        self.hostile(*flags, runtime="crun", words=("/run/postern/shim", *HOSTILE))
+
+    def test_root_by_postern_crun(self):
+        self.hostile(*ROOT)
+
+    def test_root_by_cdi(self):
+        self.by_cdi(*ROOT)
+
+    def test_as_podman_has_it_by_postern_crun(self):
+        self.hostile()
+
+    def test_user_namespace_by_postern_crun(self):
+        self.hostile(*ROOT, *USERNS)
+
+    def test_user_namespace_by_cdi(self):
+        self.by_cdi(*USERNS)
+
+    def test_other_vfio_files(self):
+        """One that a container opens itself: refused in a container with a slice, and in no other."""
+        node = ["--device", "/dev/vfio/vfio"]
+        for runtime, shim in ((CRUN, ()), ("crun", ("/run/postern/shim",))):
+            for flags in ([], ["--privileged"]):
+                with_slice = self.podman("run", "--rm", "--network", "none", "--device", "postern.dev/slice=disk.1", *node, *flags, "lab", *shim,
+                                         "/bin/container-probe", "--vfio", runtime=runtime)
+                self.assertEqual(self.read_probe(with_slice)[0]["vfio"], -1, "EPERM")
+                without = self.podman("run", "--rm", "--network", "none", *node, *flags, "lab", "/bin/container-probe", "--vfio", runtime=runtime)
+                self.assertEqual(self.read_probe(without)[0]["vfio"], 0, "the control")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
