@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <utility>
 
 #include "broker-core/broker_client.h"
@@ -48,6 +49,10 @@ Result<std::string> own_cgroup_folder() {
 /// pipe, and unmounts and moves what somebody still has open.
 void leave_runtime(const Delivery& delivery, const std::string& cgroup) {
     (void)::setsid();
+    // Runtimes block all signals for their hooks; the end of a session or a unit is to end this, too.
+    sigset_t none;
+    ::sigemptyset(&none);
+    (void)::sigprocmask(SIG_SETMASK, &none, nullptr);
     (void)!::chdir("/");
     (void)write_cgroup_file(cgroup + "/cgroup.procs", "0");
     const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));

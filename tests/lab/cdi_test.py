@@ -421,7 +421,11 @@ class Endings(Cdi):
         container = self.start_with("/bin/sleep", "1000")
         pid = deliverers()[0]
         with open(f"/proc/{pid}/status") as file:
-            self.assertIn("PPid:\t1\n", file.read())
+            status = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
+        # conmon adopts what its own leave behind.
+        with open(f"/proc/{status['PPid']}/comm") as file:
+            self.assertIn(file.read().strip(), ("conmon", "systemd", "init", "guest-run", "sh", "bash"))
+        self.assertEqual(int(status["SigBlk"], 16), 0)
         fds = sorted(os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
         self.assertEqual(fds.count("/dev/null"), 3, fds)
         self.assertFalse([each for each in fds if each.startswith("pipe:")], fds)
