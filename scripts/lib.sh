@@ -19,7 +19,7 @@ packages=(
     nlohmann-json3-dev libcli11-dev libfmt-dev libexpected-dev musl-dev libc++-14-dev
     qemu-system-x86 busybox-static cpio kmod zstd xz-utils
     libgtest-dev libgmock-dev golang-github-containers-common python3 python3-jsonschema python3-yaml python3-pytest python3-pytest-xdist strace stress-ng trinity
-    bubblewrap crun podman catatonit python3-seccomp libcap2-bin uidmap
+    bubblewrap crun runc podman catatonit python3-seccomp libcap2-bin uidmap
     clang-tidy clang-format libclang-rt-14-dev groff-base
 )
 

@@ -10,12 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
 sys.dont_write_bytecode = True
 BUILD = os.environ["POSTERN_BUILD"]
 BLK = os.environ["LAB_VIRTIO_BLK"]
+OTHER = os.environ["LAB_VIRTIO_BLK2"]
 REPOSITORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 CLIENT = f"{BUILD}/examples/virtio-blk-client"
 POSTERN = "/usr/local/bin/postern"
@@ -122,12 +124,74 @@ class Units(unittest.TestCase):
                       "for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait")
         self.assertEqual(control.returncode, 0, control.stderr)
 
+    def test_a_container(self):
+        """Its runtime is the first caller; the broker may be killed beside it, and hears of its end."""
+        folder = tempfile.mkdtemp(prefix="bundle-", dir="/run")
+        self.addCleanup(shutil.rmtree, folder)
+        for name in ("bin", "proc", "dev", "sys"):
+            os.makedirs(f"{folder}/rootfs/{name}")
+        shutil.copy(CLIENT, f"{folder}/rootfs/bin/client")
+        self.assertEqual(run("crun", "spec", "--bundle", folder).returncode, 0)
+        with open(f"{folder}/config.json") as file:
+            config = json.load(file)
+        config["process"]["terminal"] = False
+        config["process"]["args"] = ["/bin/client", "--reads", "1000000000"]
+        config["annotations"] = {"dev.postern.slice": "disk.2"}
+        with open(f"{folder}/config.json", "w") as file:
+            json.dump(config, file)
+        started = run("/usr/local/bin/postern-crun", "--systemd-cgroup", "run", "--detach", "--bundle", folder, "disk-two")
+        self.addCleanup(run, "crun", "delete", "--force", "disk-two")
+        self.assertEqual(started.returncode, 0, started.stderr)
+        self.assertTrue(self.live(1))
+        before = grants()[0]
+        self.assertEqual(before["slice"], 2)
+        os.kill(int(show("MainPID")), signal.SIGKILL)
+        self.assertTrue(self.live(1))
+        self.assertEqual(grants()[0]["grant"], before["grant"])
+        self.assertEqual(run("systemctl", "daemon-reload").returncode, 0)
+        self.assertEqual(run("crun", "kill", "disk-two", "KILL").returncode, 0)
+        self.assertTrue(wait_until(lambda: grants() == []), grants())
+
+
+class Specification(unittest.TestCase):
+    """What containers ask for follows the configuration."""
+    SPECIFICATION = "/etc/cdi/postern.json"
+    OTHER = "/etc/postern/devices.d/other.json"
+
+    def names(self):
+        try:
+            with open(self.SPECIFICATION) as file:
+                return [each["name"] for each in json.load(file)["devices"]]
+        except FileNotFoundError:
+            return None
+
+    def test_it_follows(self):
+        enabled = run("systemctl", "start", "postern-cdi.path", "postern-cdi.service")
+        self.assertEqual(enabled.returncode, 0, enabled.stderr)
+        self.addCleanup(run, "systemctl", "stop", "postern-cdi.path")
+        first = self.names()
+        self.assertIn("disk.0", first)
+        self.assertNotIn("other.0", first)
+        with open(self.OTHER, "w") as file:
+            json.dump({"postern": 1, "device": OTHER, "profile": "virtio-blk-queue"}, file)
+        self.addCleanup(lambda: os.path.exists(self.OTHER) and os.unlink(self.OTHER))
+        self.assertTrue(wait_until(lambda: "other.0" in self.names()), run("systemctl", "status", "postern-cdi.service").stdout)
+        # A broken one changes nothing, and is seen.
+        with open(self.OTHER, "w") as file:
+            file.write("{")
+        self.assertTrue(wait_until(lambda: run("systemctl", "is-failed", "postern-cdi.service").returncode == 0))
+        self.assertIn("other.0", self.names())
+        os.unlink(self.OTHER)
+        self.assertTrue(wait_until(lambda: self.names() == first))
+        self.assertEqual(run("systemctl", "daemon-reload").returncode, 0)
+        self.assertEqual(self.names(), first)
+
 
 if __name__ == "__main__":
     for name in ("bin", "libexec", "share"):
         shutil.copytree(f"{BUILD}/{name}", f"/usr/local/{name}", dirs_exist_ok=True)
     shutil.copy(f"{BUILD}/examples/virtio-blk-setup", "/usr/local/libexec/postern/")
-    for unit in ("postern-broker.service", "postern-broker.socket"):
+    for unit in ("postern-broker.service", "postern-broker.socket", "postern-cdi.path", "postern-cdi.service"):
         shutil.copy(f"{REPOSITORY}/packaging/systemd/{unit}", "/run/systemd/system/")
     os.makedirs("/etc/postern/devices.d", mode=0o755, exist_ok=True)
     with open("/etc/postern/devices.d/disk.json", "w") as file:
