@@ -139,9 +139,13 @@ class Units(unittest.TestCase):
         config["annotations"] = {"dev.postern.slice": "disk.2"}
         with open(f"{folder}/config.json", "w") as file:
             json.dump(config, file)
-        started = run("/usr/local/bin/postern-crun", "--systemd-cgroup", "run", "--detach", "--bundle", folder, "disk-two")
         self.addCleanup(run, "crun", "delete", "--force", "disk-two")
-        self.assertEqual(started.returncode, 0, started.stderr)
+        # What it has open the container has, too: no pipe of ours, whose end we would wait for.
+        with open(f"{folder}/said", "w+") as said:
+            started = subprocess.run(["/usr/local/bin/postern-crun", "--systemd-cgroup", "run", "--detach", "--bundle", folder, "disk-two"],
+                                     stdin=subprocess.DEVNULL, stdout=said, stderr=said, timeout=PATIENCE, check=False)
+            said.seek(0)
+            self.assertEqual(started.returncode, 0, said.read())
         self.assertTrue(self.live(1))
         before = grants()[0]
         self.assertEqual(before["slice"], 2)
