@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """postern monitor, ps, revoke and guard on real clients of the lab's devices. Runs as root in the guest."""
 
-import glob
 import errno
+import glob
 import json
 import os
 import queue
