@@ -478,14 +478,14 @@ tl::expected<void, Broker::Refused> Broker::enter(const Caller& caller, pid_t ru
     });
     if (taken)
         return no(BrokerRefusal::BadRequest, "the container has another grant already; it can have one");
-    if (Status moved = move_in(*held, std::move(*pidfd), request.pid, std::move(*container)); !moved)
+    if (Status moved = move_in(*held, std::move(*pidfd), request.pid, *container); !moved)
         return no(BrokerRefusal::Failed, moved.error().message);
     return {};
 }
 
 /// Repeated by its caller if this process ends in between: up to the moment when it is kept, the grant is as
 /// it was.
-Status Broker::move_in(HeldGrant& held, UniqueFd pidfd, pid_t pid, GrantCgroup container) {
+Status Broker::move_in(HeldGrant& held, UniqueFd pidfd, pid_t pid, const GrantCgroup& container) {
     POSTERN_TRY(need_guard());
     const SandboxIdentity& sandbox = container.identity();
     POSTERN_TRY(guard_->add_sandbox(sandbox.cgroup_id, sandbox.cgroup_level));

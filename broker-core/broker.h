@@ -149,7 +149,7 @@ class Broker {
     [[nodiscard]] Status prepare(HeldGrant& held, Device& device, const BrokerRequest& request);
     [[nodiscard]] Result<Granted> hand_out(HeldGrant& held, Device& device);
     void abandon(Grants::iterator held);
-    [[nodiscard]] Status move_in(HeldGrant& held, UniqueFd pidfd, pid_t pid, GrantCgroup container);
+    [[nodiscard]] Status move_in(HeldGrant& held, UniqueFd pidfd, pid_t pid, const GrantCgroup& container);
     [[nodiscard]] Status clear_left(HeldGrant& held);
     static void look_again(HeldGrant& held);
     /// The next steps of an end; true when it is over.
