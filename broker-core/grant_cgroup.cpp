@@ -43,6 +43,15 @@ Status set_limits(const std::string& path, const std::string& parent,
     return {};
 }
 
+/// Where the folder above is the caller's, it may have removed ours and made one of its own.
+Failure replaced(const std::string& path) {
+    return Failure(Error{
+        fmt::format(
+            "cgroup: {} is not what the broker has made there; who owns the folder above has replaced it",
+            path),
+        0});
+}
+
 /// Folders below first; files of a cgroup go with it.
 void remove_below(const std::string& path, unsigned depth) {
     if (depth > kMostNested) return;
@@ -98,7 +107,12 @@ Status GrantCgroup::make(const std::map<std::string, std::string>& limits) {
         const int error = errno;
         return fail_errno(error, "cgroup: making {}", path_);
     }
-    identity_.cgroup_id = id_of(path_);
+    struct stat found {};
+    if (::lstat(path_.c_str(), &found) != 0 || !S_ISDIR(found.st_mode) || found.st_uid != ::geteuid()) {
+        identity_.cgroup_id = 0;
+        return replaced(path_);
+    }
+    identity_.cgroup_id = found.st_ino;
     return set_limits(path_, path_.substr(0, path_.rfind('/')), limits);
 }
 
@@ -110,6 +124,10 @@ Status GrantCgroup::take_in(int pidfd) const {
     POSTERN_ASSIGN(const pid_t pid, pid_of(pidfd));
     const int error = pid == 0 ? ESRCH : write_cgroup_file(path_ + "/cgroup.procs", fmt::format("{}", pid));
     if (error != 0) return fail_errno(error, "cgroup: moving the caller, pid {}, to {}", pid, path_);
+    if (!is_there()) {
+        let_out();
+        return replaced(path_);
+    }
     // While it lives, its number is nobody else's.
     if (!has_ended(pidfd)) return {};
     let_out();
