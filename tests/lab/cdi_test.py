@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import unittest
 
-from container_lab import (BLK, BUILD, CONFIG, EDU, HOOK, IMAGE, POSTERN, SOCKET, ContainerLab, left_behind, podman_line, postern, processes,
+from container_lab import (BLK, BUILD, CONFIG, EDU, HOOK, IMAGE, POSTERN, SOCKET, ContainerLab, left_behind, make_image, podman_line, postern, processes,
                            setUpModule, tearDownModule, wait_until)  # noqa: F401
 from broker_lab import Client
 
@@ -344,6 +344,28 @@ class Refused(Cdi):
         generate()
         self.assertReads(self.run_with(SHIM, *READS))
         shutil.rmtree(folder)
+
+    def test_an_image_whose_links_lead_to_the_host(self):
+        """Nothing of the host's is mounted over; where a link stays in the image, the container works."""
+        victim = tempfile.mkdtemp(dir="/run")
+        self.addCleanup(shutil.rmtree, victim)
+        os.mkdir(f"{victim}/postern")
+        for name in ("grant.sock", "shim"):
+            with open(f"{victim}/postern/{name}", "w"):
+                pass
+        with open("/proc/self/mountinfo") as file:
+            before = file.read()
+        for image, links, works in (("above", [("run", f"../../../..{victim}")], False), ("absolute", [("run/postern", f"{victim}/postern")], False),
+                                    ("within", [("run", "/evil")], True)):
+            make_image(image, links)
+            result = self.run_in(SHIM, *READS, slice=None, runtime="crun", flags=[device("disk.0")], image=image)
+            if works:
+                self.assertReads(result)
+            else:
+                self.assertNotEqual(result.returncode, 0, image)
+            with open("/proc/self/mountinfo") as file:
+                self.assertEqual(file.read(), before)
+            self.assertEqual([os.path.getsize(f"{victim}/postern/{name}") for name in os.listdir(f"{victim}/postern")], [0, 0])
 
     def test_no_cgroup_of_its_own(self):
         self.assertFails(self.run_with("/bin/true", flags=["--cgroups", "disabled"]), 15, "no cgroup of its own")

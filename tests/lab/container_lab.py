@@ -21,7 +21,7 @@ from e2e_test import left_behind as left_of_launches
 
 # Whoever tests imports it all from here.
 __all__ = ["BLK", "BLK2", "BUILD", "CLIENT", "CONFIG", "CRUN", "EDU", "HOOK", "IMAGE", "POSTERN", "SOCKET", "ContainerLab", "driver",
-           "left_behind", "postern", "processes", "setUpModule", "tearDownModule", "wait_until"]
+           "left_behind", "make_image", "postern", "processes", "setUpModule", "tearDownModule", "wait_until"]
 
 CRUN = f"{BUILD}/bin/postern-crun"
 HOOK = f"{BUILD}/bin/postern-oci-hook"
@@ -60,12 +60,19 @@ def fill_root(add):
     add("etc/group", 0o644, b"root:x:0:\nworker:x:1000:\n")
 
 
-def make_image():
+def make_image(name=IMAGE, links=()):
+    """`links`: (name, target) of symbolic links that stand in the image instead of what they name."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name in ("bin", "etc", "tmp", "run"):
-            entry = tarfile.TarInfo(name)
+        for folder in ("bin", "etc", "tmp", "evil", "run"):
+            if folder in dict(links):
+                continue
+            entry = tarfile.TarInfo(folder)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+        for link, target in links:
+            entry = tarfile.TarInfo(link)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
             tar.addfile(entry)
 
         def add(name, mode, data):
@@ -77,7 +84,7 @@ def make_image():
                 entry.mode, entry.size = mode, len(data)
                 tar.addfile(entry, io.BytesIO(data))
         fill_root(add)
-    made = subprocess.run(podman_line("import", "-", IMAGE), input=packed.getvalue(), capture_output=True, check=False)
+    made = subprocess.run(podman_line("import", "-", name), input=packed.getvalue(), capture_output=True, check=False)
     if made.returncode != 0:
         raise RuntimeError(made.stderr.decode())
 
