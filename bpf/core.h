@@ -54,6 +54,9 @@ struct task_struct {
     unsigned int flags;
     int pid;
     int tgid;
+    struct task_struct* group_leader;
+    struct task_struct* real_parent;
+    __u64 self_exec_id;
     struct files_struct* files;
     struct io_uring_task* io_uring;
 };
@@ -79,6 +82,11 @@ struct bpf_iter__task_file {
     __u32 fd;
     struct file* file;
 };
+struct bpf_iter__task_vma {
+    struct bpf_iter_meta* meta;
+    struct task_struct* task;
+    struct vm_area_struct* vma;
+};
 
 #pragma clang attribute pop
 
@@ -87,6 +95,9 @@ struct bpf_iter__task_file {
 #define PF_KTHREAD 0x00200000u
 /* arch/x86/include/asm/thread_info.h: the system call in progress was entered in 32-bit mode. */
 #define TS_COMPAT 0x0002u
+
+/* include/linux/ptrace.h: asked for something that can be left out. */
+#define PTRACE_MODE_NOAUDIT 0x04u
 
 /* include/linux/mm.h */
 #define VM_WRITE 0x00000002ul

@@ -13,6 +13,10 @@
 #include "policy.h"
 #include "verdict.h"
 
+/* Before a function of which a verifier is to keep what it found out. */
+#ifndef POSTERN_ONCE
+#define POSTERN_ONCE static inline
+#endif
 #ifndef __always_inline
 #define __always_inline inline __attribute__((always_inline))
 #endif
@@ -198,7 +202,8 @@ static __always_inline const struct postern_ioctl_entry* postern_find_ioctl(
 static __always_inline int postern_decide_ioctl(const struct postern_policy* policy, __u32 task, __u64 nr,
                                                 __u32 cmd, const struct postern_ioctl_entry** rules) {
     *rules = 0;
-    if (policy->flags & POSTERN_POLICY_REVOKED) return POSTERN_DENY_REVOKED;
+    if (policy->flags & (POSTERN_POLICY_REVOKED | POSTERN_POLICY_SHARED))
+        return policy->flags & POSTERN_POLICY_REVOKED ? POSTERN_DENY_REVOKED : POSTERN_DENY_SHARE;
     if (task & ~(POSTERN_TASK_IO_URING | POSTERN_TASK_IN_SANDBOX)) {
         return task & POSTERN_TASK_COMPAT ? POSTERN_DENY_COMPAT : POSTERN_DENY_TASK;
     }
@@ -240,6 +245,21 @@ static __always_inline long postern_read_field(const struct postern_block* block
 }
 
 /*
+ * Whether a range that begins at `first` ends at `max` at the latest: 1, 0, or below 0 if its length, which
+ * is at `length_at` of the block, is not in memory just now. What is above max is some other test's to
+ * refuse; here it only must not wrap.
+ *
+ * A verifier looks at this once, and not in each step of each rule of each ioctl that comes here.
+ */
+POSTERN_ONCE int postern_range_fits(const struct postern_block* block, __u32 length_at, __u64 first,
+                                    __u64 max) {
+    __u64 length = 0;
+    if (!block || first > max) return 0;
+    if (postern_read_field(block, length_at, 8, &length)) return -1;
+    return length != 0 && length - 1 <= max - first;
+}
+
+/*
  * The argument block of an ioctl that has rules: `sealed` bytes of it cannot change any more, and what
  * the kernel will read of it has to lie in them. Its rules are walked without branches, as the windows are.
  */
@@ -278,10 +298,17 @@ static __always_inline int postern_decide_block(const struct postern_policy* pol
         const __u64 begins = postern_bit(rule->flags, POSTERN_RULE_FIRST);
         const __u64 goes_on = postern_bit(rule->flags, POSTERN_RULE_OR);
         value &= rule->mask;
+        __u64 excess = 0;
+        if (rule->flags & POSTERN_RULE_RANGE) {
+            if ((__u64)rule->length_at + 8 > length) return POSTERN_DENY_ARGUMENT;
+            const int fits = postern_range_fits(&block, rule->length_at, value, rule->max);
+            if (fits < 0) return POSTERN_TRY_AGAIN;
+            excess = (__u64)fits ^ 1;
+        }
         allowed |= begins & holds & ended;
         holds |= begins;
         chain &= begins ^ 1;
-        chain |= (postern_less(value, rule->min) | postern_less(rule->max, value)) ^ 1;
+        chain |= (postern_less(value, rule->min) | postern_less(rule->max, value) | excess) ^ 1;
         holds &= chain | goes_on;
         chain &= goes_on;
         ended = goes_on ^ 1;
@@ -415,6 +442,9 @@ static __always_inline int postern_decide_access(const struct postern_policy* po
  * receiver. */
 static __always_inline int postern_decide_receive(const struct postern_policy* policy,
                                                   const struct postern_call* call) {
+    /* Who keeps the file for its owner, or hands it on, must be able to hold it. */
+    if (policy->flags & POSTERN_POLICY_SHARED)
+        return call->task & POSTERN_TASK_IN_SANDBOX ? POSTERN_DENY_SHARE : POSTERN_ALLOW;
     if (policy->forward == POSTERN_FORWARD_ANYONE) return POSTERN_ALLOW;
     if (policy->forward == POSTERN_FORWARD_SANDBOX && call->task & POSTERN_TASK_IN_SANDBOX)
         return POSTERN_ALLOW;
@@ -429,6 +459,7 @@ static __always_inline int postern_decide_in(__u32 hook, const struct postern_po
                                              const struct postern_call* call) {
     if (policy->flags & POSTERN_POLICY_REVOKED) return POSTERN_DENY_REVOKED;
     if (call->task & ~POSTERN_TASK_KNOWN) return POSTERN_DENY_TASK;
+    if (policy->flags & POSTERN_POLICY_SHARED && hook != POSTERN_HOOK_RECEIVE) return POSTERN_DENY_SHARE;
     switch (hook) {
         case POSTERN_HOOK_IOCTL: {
             const struct postern_ioctl_entry* rules = 0;

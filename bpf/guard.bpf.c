@@ -11,7 +11,9 @@
  * - lsm/file_permission: pread64 and pwrite64 inside one window, from the saved registers
  * - lsm/file_receive: who may be handed the file
  * - lsm/file_free_security: the file is gone, and with it every mapping: forget it
+ * - lsm/ptrace_access_check: nobody in a sandbox looks into an owner of devices
  * - iter/task_file: registration, finds the struct file behind an fd of the caller
+ * - iter/task_vma: whether a shared file is still mapped
  * - syscall: revocation
  *
  * What is decided and why stands in decide.h. Here is only where the facts come from.
@@ -31,6 +33,12 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+/*
+ * A function that is not static is verified once a program, whatever calls it, and for all that its arguments
+ * could be: pointers are to be tested in it, and of what it returns nothing is known. The others are followed
+ * anew from each call and each state.
+ */
+#define POSTERN_ONCE __noinline
 #include "decide.h"
 #include "policy.h"
 
@@ -82,6 +90,29 @@ struct {
     __type(value, __u64);
 } only_ways SEC(".maps");
 
+/* What holds for a sandbox on a file that is shared; see POSTERN_POLICY_SHARED. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(max_entries, POSTERN_MAX_SHARES);
+    __type(key, struct postern_share);
+    __type(value, struct postern_policy);
+} shares SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, int);
+    __type(value, struct postern_owner);
+} owners SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct postern_search);
+} search SEC(".maps");
+
 /* Who hears of refusals: each listener makes its own ring buffer and puts it into its slot. */
 struct ring {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -126,13 +157,20 @@ static __always_inline int may_be_ours(const struct file_operations* f_op) {
     return state.kinds.filter >> POSTERN_KIND_BIT(low_bits(f_op)) & 1;
 }
 
-/* The learned kind of a file, or NULL. */
-static __always_inline const struct postern_kind* kind_of(__u64 f_op) {
+/*
+ * Whether a file's kind was learned, and as an exclusive one. Not which one it is: a verifier would follow
+ * the rest of the program for each of them.
+ */
+static __always_inline int is_known(__u64 f_op, __u64* exclusive) {
+    int known = 0;
+    *exclusive = 0;
 #pragma clang loop unroll(disable)
     for (__u32 i = 0; i < POSTERN_MAX_KINDS; i++) {
-        if (state.kinds.kind[i].f_op == f_op) return &state.kinds.kind[i];
+        if (state.kinds.kind[i].f_op != f_op) continue;
+        known = 1;
+        *exclusive = state.kinds.kind[i].exclusive;
     }
-    return NULL;
+    return known;
 }
 
 /* See postern_only_way. */
@@ -140,14 +178,23 @@ static __always_inline __u64 identity_of(const struct inode* inode) {
     return (inode->i_mode & S_IFMT) == S_IFCHR ? inode->i_rdev : (__u64)inode;
 }
 
+/* A file that is not registered. In memory, where a verifier lets a pointer be a number. */
+struct stray {
+    __u64 f_op;
+    __u64 inode; /* see postern_only_way */
+    __u64 flags; /* answer: POSTERN_POLICY_EXCLUSIVE, or 0 */
+};
+
 /*
  * 0 if the current task may use this file although it is not registered, else the id of the cgroup of the
  * sandbox because of which it may not.
  */
-static __always_inline __u64 stray_in(const struct file_operations* f_op, __u64 inode, __u32* flags) {
-    const struct postern_kind* kind = kind_of((__u64)f_op);
-    if (!kind) return 0;
-    *flags = kind->exclusive ? POSTERN_POLICY_EXCLUSIVE : 0;
+POSTERN_ONCE __u64 stray_in(struct stray* file) {
+    __u64 exclusive = 0;
+    if (!file) return ~(__u64)0;
+    if (!is_known(file->f_op, &exclusive)) return 0;
+    const __u64 inode = file->inode;
+    file->flags = exclusive ? POSTERN_POLICY_EXCLUSIVE : 0;
 #pragma clang loop unroll(disable)
     for (int level = 1; level <= POSTERN_MAX_CGROUP_LEVEL; level++) {
         struct postern_only_way way = {.cgroup = bpf_get_current_ancestor_cgroup_id(level), .inode = inode};
@@ -155,11 +202,66 @@ static __always_inline __u64 stray_in(const struct file_operations* f_op, __u64 
         if (way.cgroup == 0) break;
         const __u32* at = bpf_map_lookup_elem(&sandboxes, &way.cgroup);
         if (!at || *at != (__u32)level) continue;
-        if (kind->exclusive) return way.cgroup;
+        if (exclusive) return way.cgroup;
         const __u64* registered = bpf_map_lookup_elem(&only_ways, &way);
         if (registered && *registered) return way.cgroup;
     }
     return 0;
+}
+
+/*
+ * Whether the current task's process owns the files with this token, or is a program that the owner runs for
+ * them, or started by one.
+ */
+POSTERN_ONCE int is_owner(__u64 token) {
+    const struct task_struct* leader = bpf_get_current_task_btf()->group_leader;
+    for (int up = 0; up < POSTERN_MAX_ANCESTORS; up++) {
+        const struct postern_owner* owner = bpf_task_storage_get(&owners, (void*)leader, 0, 0);
+        if (owner && owner->token == token) {
+            if (owner->flags & POSTERN_OWNER_PROGRAM) return 1;
+            return up == 0 && owner->execed == leader->self_exec_id;
+        }
+        leader = leader->real_parent->group_leader;
+    }
+    return 0;
+}
+
+/* The id of the innermost sandbox that the current task is in and that has a policy of its own on this shared
+ * file. */
+POSTERN_ONCE __u64 innermost_share(__u64 serial) {
+    struct postern_share key = {.serial = serial};
+    __u64 innermost = 0;
+#pragma clang loop unroll(disable)
+    for (int level = 1; level <= POSTERN_MAX_CGROUP_LEVEL; level++) {
+        key.cgroup = bpf_get_current_ancestor_cgroup_id(level);
+        if (key.cgroup == 0) break;
+        if (bpf_map_lookup_elem(&shares, &key)) innermost = key.cgroup;
+    }
+    return innermost;
+}
+
+/* What holds for the current task on a shared file: its sandbox's policy, or the file's own. */
+static __always_inline struct postern_policy* share_of(struct postern_policy* shared) {
+    const struct postern_share key = {.serial = shared->serial, .cgroup = innermost_share(shared->serial)};
+    struct postern_policy* share = bpf_map_lookup_elem(&shares, &key);
+    return share ? share : shared;
+}
+
+static __always_inline int is_shared(const struct postern_policy* policy) {
+    return (policy->flags & POSTERN_POLICY_SHARED) != 0;
+}
+
+/* The id of the innermost sandbox that the current task is in; 0: none. */
+POSTERN_ONCE __u64 current_sandbox(void) {
+    __u64 found = 0;
+#pragma clang loop unroll(disable)
+    for (int level = 1; level <= POSTERN_MAX_CGROUP_LEVEL; level++) {
+        const __u64 cgroup = bpf_get_current_ancestor_cgroup_id(level);
+        if (cgroup == 0) break;
+        const __u32* at = bpf_map_lookup_elem(&sandboxes, &cgroup);
+        if (at && *at == (__u32)level) found = cgroup;
+    }
+    return found;
 }
 
 /* What the current task is, apart from the policy. */
@@ -212,8 +314,9 @@ static __always_inline int may_tell(__u64 now, __u64* period, __u32* told, __u32
 }
 
 /* Tells all listeners of a refusal. `policy` is NULL for a file that has none. */
-static __noinline int tell(struct postern_policy* policy, const struct postern_call* call, int verdict,
-                           __u64 sandbox, __u32 flags) {
+POSTERN_ONCE int tell(struct postern_policy* policy, const struct postern_call* call, int verdict,
+                      __u64 sandbox, __u32 flags) {
+    if (!call) return 0;
     const struct task_struct* task = bpf_get_current_task_btf();
     struct postern_event event = {.time = bpf_ktime_get_boot_ns(), .hook = call->hook, .verdict = verdict};
 
@@ -266,6 +369,13 @@ static __noinline int tell(struct postern_policy* policy, const struct postern_c
     return 0;
 }
 
+/* Whether the current process only tries what is refused; see POSTERN_OWNER_PROOF. */
+static __always_inline int is_proof(void) {
+    const struct task_struct* leader = bpf_get_current_task_btf()->group_leader;
+    const struct postern_owner* owner = bpf_task_storage_get(&owners, (void*)leader, 0, 0);
+    return owner && owner->flags & POSTERN_OWNER_PROOF;
+}
+
 /* What the hook returns. Constants: since 6.12 the verifier wants to see that they lie in [-4095, 0]. */
 static __always_inline int verdict_on(struct postern_policy* policy, const struct postern_call* call,
                                       int verdict) {
@@ -273,6 +383,7 @@ static __always_inline int verdict_on(struct postern_policy* policy, const struc
     if (verdict == POSTERN_TRY_AGAIN) return -EAGAIN;
     if (verdict == POSTERN_RESTRICTED) return -EALREADY;
     if (verdict == POSTERN_BAD_RESTRICTION) return -EINVAL;
+    if (is_proof()) return -EPERM;
     __sync_fetch_and_add(&policy->denied, 1);
     tell(policy, call, verdict, policy->sandbox_cgroup, policy->flags);
     return -EPERM;
@@ -285,11 +396,11 @@ static __always_inline int verdict_on(struct postern_policy* policy, const struc
  */
 static __always_inline int verdict_on_unregistered(const struct file_operations* f_op, __u64 inode,
                                                    const struct postern_call* call) {
-    __u32 flags = 0;
-    const __u64 sandbox = stray_in(f_op, inode, &flags);
+    struct stray file = {.f_op = (__u64)f_op, .inode = inode};
+    const __u64 sandbox = stray_in(&file);
     if (!sandbox) return 0;
     __sync_fetch_and_add(&state.strays_denied, 1);
-    tell(NULL, call, POSTERN_DENY_STRAY, sandbox, flags);
+    tell(NULL, call, POSTERN_DENY_STRAY, sandbox, (__u32)file.flags);
     return -EPERM;
 }
 
@@ -330,13 +441,19 @@ static long look_at_seals(struct task_struct* task, struct vm_area_struct* vma, 
  * An ioctl with rules. POSTERN_TRY_AGAIN also while the mappings are being changed; that nothing is mapped
  * there (-ENOENT) is an answer as well.
  */
-static __noinline int decide_ruled_ioctl(unsigned long long* ctx, const struct postern_policy* policy,
-                                         const struct postern_ioctl_entry* rules) {
-    struct seal_look look = {.address = ARG(ctx, __u64, 2)};
+POSTERN_ONCE int decide_ruled_ioctl(__u64 address, const struct postern_policy* policy,
+                                    const struct postern_ioctl_entry* rules) {
+    struct seal_look look = {.address = address};
+    if (!policy || !rules) return POSTERN_DENY_ARGUMENT;
     if (bpf_find_vma(bpf_get_current_task_btf(), look.address, look_at_seals, &look, 0) == -EBUSY) {
         return POSTERN_TRY_AGAIN;
     }
     return postern_decide_block(policy, rules, look.address, look.sealed);
+}
+
+/* See postern_restrict(). */
+POSTERN_ONCE int narrow(struct postern_policy* policy, __u64 request) {
+    return policy ? postern_restrict(policy, request) : POSTERN_BAD_RESTRICTION;
 }
 
 /* An ioctl that is not simply allowed: a request to narrow, a refusal. */
@@ -346,7 +463,7 @@ static __noinline int rule_rare_ioctl(unsigned long long* ctx, struct postern_po
 
     read_syscall(&call);
     if (verdict == POSTERN_DENY_COMMAND && call.cmd == POSTERN_IOC_RESTRICT) {
-        verdict = postern_restrict(policy, call.arg);
+        verdict = narrow(policy, call.arg);
     }
     return verdict_on(policy, &call, verdict);
 }
@@ -357,6 +474,17 @@ static __noinline int rule_stray_ioctl(unsigned long long* ctx) {
         .hook = POSTERN_HOOK_IOCTL, .cmd = ARG(ctx, __u32, 1), .arg = ARG(ctx, __u64, 2)};
     read_syscall(&call);
     return verdict_on_unregistered(file->f_op, identity_of(file->f_inode), &call);
+}
+
+/* On a shared file; apart, for the others are most. */
+static __noinline int rule_shared_ioctl(unsigned long long* ctx, struct postern_policy* shared) {
+    if (is_owner(shared->owner)) return 0;
+    struct postern_policy* policy = share_of(shared);
+    const struct pt_regs* regs = (const struct pt_regs*)bpf_task_pt_regs(bpf_get_current_task_btf());
+    const struct postern_ioctl_entry* rules = NULL;
+    int verdict = postern_decide_ioctl(policy, 0, regs->orig_ax, ARG(ctx, __u32, 1), &rules);
+    if (rules) verdict = decide_ruled_ioctl(ARG(ctx, __u64, 2), policy, rules);
+    return verdict == POSTERN_ALLOW ? 0 : rule_rare_ioctl(ctx, policy, verdict);
 }
 
 static __noinline int rule_ioctl(unsigned long long* ctx) {
@@ -374,8 +502,9 @@ static __noinline int rule_ioctl(unsigned long long* ctx) {
     const struct pt_regs* regs = (const struct pt_regs*)bpf_task_pt_regs(task);
     const struct postern_ioctl_entry* rules = NULL;
     int verdict = postern_decide_ioctl(policy, 0, regs->orig_ax, ARG(ctx, __u32, 1), &rules);
-    if (rules) verdict = decide_ruled_ioctl(ctx, policy, rules);
+    if (rules) verdict = decide_ruled_ioctl(ARG(ctx, __u64, 2), policy, rules);
     if (verdict == POSTERN_ALLOW) return 0;
+    if (verdict == POSTERN_DENY_SHARE) return rule_shared_ioctl(ctx, policy);
     return rule_rare_ioctl(ctx, policy, verdict);
 }
 
@@ -390,6 +519,10 @@ static __noinline int rule_ioctl_compat(unsigned long long* ctx) {
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
     const struct postern_call call = {.hook = POSTERN_HOOK_IOCTL_COMPAT, .cmd = ARG(ctx, __u32, 1)};
     if (!policy) return verdict_on_unregistered(file->f_op, identity_of(file->f_inode), &call);
+    if (is_shared(policy)) {
+        if (is_owner(policy->owner)) return 0;
+        policy = share_of(policy);
+    }
     return verdict_on(policy, &call, POSTERN_DENY_COMPAT);
 }
 
@@ -406,6 +539,10 @@ static __noinline int rule_uring_cmd(unsigned long long* ctx) {
     struct postern_call call = {.hook = POSTERN_HOOK_IOCTL, .cmd = command->cmd_op};
     read_syscall(&call);
     if (!policy) return verdict_on_unregistered(file->f_op, identity_of(file->f_inode), &call);
+    if (is_shared(policy)) {
+        if (is_owner(policy->owner)) return 0;
+        policy = share_of(policy);
+    }
     return verdict_on(policy, &call, POSTERN_DENY_SYSCALL);
 }
 
@@ -433,7 +570,13 @@ static __noinline int rule_mmap(unsigned long long* ctx) {
                                 .prot = ARG(ctx, __u64, 2),
                                 .flags = ARG(ctx, __u64, 3)};
     read_syscall(&call);
-    if (policy) return verdict_on(policy, &call, postern_decide_in(POSTERN_HOOK_MMAP, policy, &call));
+    if (policy) {
+        if (is_shared(policy)) {
+            if (is_owner(policy->owner)) return 0;
+            policy = share_of(policy);
+        }
+        return verdict_on(policy, &call, postern_decide_in(POSTERN_HOOK_MMAP, policy, &call));
+    }
     /* identity_of() in reads that do not fault */
     if (bpf_core_read(&mode, sizeof(mode), &inode->i_mode) ||
         bpf_core_read(&device, sizeof(device), &inode->i_rdev)) {
@@ -466,6 +609,10 @@ static __noinline int rule_mprotect(unsigned long long* ctx) {
                                       .vma_pgoff = vma->vm_pgoff,
                                       .vma_length = vma->vm_end - vma->vm_start};
     if (!policy) return verdict_on_unregistered(file->f_op, identity_of(file->f_inode), &call);
+    if (is_shared(policy)) {
+        if (is_owner(policy->owner)) return 0;
+        policy = share_of(policy);
+    }
     return verdict_on(policy, &call, postern_decide_in(POSTERN_HOOK_MPROTECT, policy, &call));
 }
 
@@ -482,6 +629,10 @@ static __noinline int rule_access(unsigned long long* ctx) {
     struct postern_call call = {.hook = POSTERN_HOOK_ACCESS, .mask = ARG(ctx, __u32, 1)};
     read_syscall(&call);
     if (!policy) return verdict_on_unregistered(file->f_op, identity_of(file->f_inode), &call);
+    if (is_shared(policy)) {
+        if (is_owner(policy->owner)) return 0;
+        policy = share_of(policy);
+    }
     return verdict_on(policy, &call, postern_decide_in(POSTERN_HOOK_ACCESS, policy, &call));
 }
 
@@ -496,7 +647,14 @@ static __noinline int rule_receive(unsigned long long* ctx) {
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
     struct postern_call call = {.hook = POSTERN_HOOK_RECEIVE};
     if (!policy) return verdict_on_unregistered(file->f_op, identity_of(file->f_inode), &call);
-
+    if (is_shared(policy)) {
+        if (is_owner(policy->owner)) return 0;
+        policy = share_of(policy);
+    }
+    if (is_shared(policy)) {
+        if (current_sandbox()) call.task |= POSTERN_TASK_IN_SANDBOX;
+        return verdict_on(policy, &call, postern_decide_in(POSTERN_HOOK_RECEIVE, policy, &call));
+    }
     const __u32 level = policy->cgroup_level;
     if (policy->sandbox_cgroup && level >= 1 && level <= POSTERN_MAX_CGROUP_LEVEL &&
         bpf_get_current_ancestor_cgroup_id((int)level) == policy->sandbox_cgroup) {
@@ -508,6 +666,37 @@ static __noinline int rule_receive(unsigned long long* ctx) {
 SEC("lsm/file_receive")
 int BPF_PROG(on_receive, struct file* file) {
     return may_be_ours(file->f_op) ? rule_receive(ctx) : 0;
+}
+
+/* Whether a process has what an owner has: it is one, is marked as its child, is or comes from a program of
+ * its, or comes from it and has executed nothing since. */
+static __always_inline int has_owners_files(const struct task_struct* leader) {
+    const __u64 executed = leader->self_exec_id;
+    for (int up = 0; up < POSTERN_MAX_ANCESTORS; up++) {
+        const struct postern_owner* owner = bpf_task_storage_get(&owners, (void*)leader, 0, 0);
+        if (owner && up == 0 && (owner->token || owner->flags)) return 1;
+        if (owner && owner->flags & POSTERN_OWNER_PROGRAM) return 1;
+        if (owner && owner->token && owner->execed == executed) return 1;
+        leader = leader->real_parent->group_leader;
+    }
+    return 0;
+}
+
+/*
+ * An owner has what its clients have not. Whoever can trace it can take its files (pidfd_getfd(2)), write its
+ * memory, or let it make calls; Yama and pid namespaces may be off.
+ */
+SEC("lsm/ptrace_access_check")
+int BPF_PROG(on_trace, struct task_struct* child, unsigned int mode) {
+    const struct postern_call call = {.hook = POSTERN_HOOK_TRACE};
+    if (!has_owners_files(child->group_leader)) return 0;
+    const __u64 sandbox = current_sandbox();
+    if (!sandbox) return 0;
+    /* Who reads /proc/PID/stat of all, as ps does, is not told what it may not see. */
+    if (mode & PTRACE_MODE_NOAUDIT) return -EPERM;
+    __sync_fetch_and_add(&state.strays_denied, 1);
+    tell(NULL, &call, POSTERN_DENY_TRACE, sandbox, 0);
+    return -EPERM;
 }
 
 SEC("lsm/file_free_security")
@@ -565,6 +754,33 @@ static long look_at_mapping(struct task_struct* task, struct vm_area_struct* vma
     return 0;
 }
 
+/* 0, or a positive errno. */
+static __always_inline __u32 own(__u64 token) {
+    struct task_struct* leader = bpf_get_current_task_btf()->group_leader;
+    struct postern_owner* owner = bpf_task_storage_get(&owners, leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+    if (!owner) return EAGAIN;
+    owner->execed = leader->self_exec_id;
+    owner->flags = 0;
+    owner->token = token;
+    return 0;
+}
+
+/* What is asked about a file that is shared, and about who owns it. */
+static __noinline __u32 share(struct postern_pending* request, __u64 key) {
+    if (request->action == POSTERN_PENDING_OWN) return own(request->value);
+    struct postern_policy* shared = bpf_map_lookup_elem(&files, &key);
+    if (!shared || !is_shared(shared)) return EINVAL;
+    if (request->action == POSTERN_PENDING_JOIN) return own(shared->owner);
+    if (request->action == POSTERN_PENDING_CLAIM) {
+        *(volatile __u64*)&shared->owner = request->value;
+        return 0;
+    }
+    const struct postern_share at = {.serial = shared->serial, .cgroup = request->policy.sandbox_cgroup};
+    request->policy.serial = at.serial;
+    const long error = bpf_map_update_elem(&shares, &at, &request->policy, BPF_NOEXIST);
+    return (__u32)-error;
+}
+
 SEC("iter/task_file")
 int on_own_file(struct bpf_iter__task_file* ctx) {
     const __u32 zero = 0;
@@ -602,6 +818,10 @@ int on_own_file(struct bpf_iter__task_file* ctx) {
         return 0;
     }
 
+    if (request->action >= POSTERN_PENDING_OWN && request->action <= POSTERN_PENDING_SHARE) {
+        request->error = share(request, key);
+        return 0;
+    }
     /* The kind before the policy: once the policy is there, so is the way to it. */
     long error = learn_kind(file->f_op, exclusive);
     if (!error && request->action == POSTERN_PENDING_REGISTER) {
@@ -617,12 +837,42 @@ int on_own_file(struct bpf_iter__task_file* ctx) {
     return 0;
 }
 
+/* Is a place of the file mapped that one of the windows has? Once for each mapping of each task. */
+SEC("iter/task_vma")
+int on_mapping(struct bpf_iter__task_vma* ctx) {
+    const __u32 zero = 0;
+    const struct task_struct* task = ctx->task;
+    const struct vm_area_struct* vma = ctx->vma;
+    struct postern_search* wanted = bpf_map_lookup_elem(&search, &zero);
+
+    if (!task || !vma || !wanted || (__u32)task->tgid == wanted->owner) return 0;
+    if (!wanted->file || (__u64)vma->vm_file != wanted->file) return 0;
+    const __u64 start = vma->vm_pgoff * POSTERN_PAGE_SIZE;
+    const __u64 length = vma->vm_end - vma->vm_start;
+    __u64 inside = 0;
+    for (__u32 i = 0; i < POSTERN_MAX_WINDOWS; i++) {
+        if (i >= wanted->n_windows) break;
+        const struct postern_range* window = &wanted->windows[i];
+        const __u64 size = postern_rounded_size(window);
+        /* Neither ends before the other begins. */
+        inside |= postern_is_sane(window) & postern_less(start, window->vma_offset + size) &
+                  postern_less(window->vma_offset, start + length);
+    }
+    wanted->found += inside;
+    return 0;
+}
+
 /* Changes the policy of a file in place, if it is (still) the grant's. */
 SEC("syscall")
 int on_revoke(struct postern_revocation* request) {
     const __u64 key = request->file;
     struct postern_policy* policy = bpf_map_lookup_elem(&files, &key);
     if (!policy) return 0;
+    if (request->share) {
+        const struct postern_share at = {.serial = policy->serial, .cgroup = request->share};
+        policy = bpf_map_lookup_elem(&shares, &at);
+        if (!policy) return 0;
+    }
 /* Unrolled: Linux 6.1 takes only constant offsets into the context. */
 #pragma clang loop unroll(full)
     for (int i = 0; i < POSTERN_GRANT_SIZE; i++) {
@@ -631,8 +881,8 @@ int on_revoke(struct postern_revocation* request) {
     if (request->what == POSTERN_REVOKE) {
         __sync_fetch_and_or(&policy->flags, POSTERN_POLICY_REVOKED);
     } else if (request->what == POSTERN_MOVE) {
-        /* What is reached in one way only is counted by sandbox. */
-        if (policy->flags & POSTERN_POLICY_ONLY_WAY) return 0;
+        /* What is reached in one way only is counted by sandbox, and a share is found by it. */
+        if (policy->flags & POSTERN_POLICY_ONLY_WAY || request->share) return 0;
         /* Nobody's in between: a receiver is held to both. */
         *(volatile __u64*)&policy->sandbox_cgroup = 0;
         *(volatile __u32*)&policy->cgroup_level = request->cgroup_level;

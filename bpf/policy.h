@@ -9,7 +9,7 @@
 #include <linux/types.h>
 
 /* Part of the folder's name in bpffs: sets of different ABI stand beside each other. */
-#define POSTERN_GUARD_ABI 3
+#define POSTERN_GUARD_ABI 4
 
 #define POSTERN_GRANT_SIZE 40 /* with the terminating NUL */
 #define POSTERN_DEVICE_SIZE 32
@@ -19,6 +19,10 @@
 #define POSTERN_MAX_WINDOWS 32
 #define POSTERN_MAX_FILES 65536
 #define POSTERN_MAX_SANDBOXES 16384
+/* Policies of sandboxes on files that are shared. */
+#define POSTERN_MAX_SHARES 4096
+/* How far up from a task a program of the owner's is looked for. */
+#define POSTERN_MAX_ANCESTORS 8
 /* Kinds of file (struct file_operations) that are told apart from all others. */
 #define POSTERN_MAX_KINDS 16
 /* Deepest cgroup level of a sandbox: how many ancestors are looked at on the rare path. */
@@ -38,13 +42,15 @@
 
 /*
  * One test of one field of an ioctl's argument block: min <= (field & mask) <= max. Fields are little endian
- * and 1 to 8 bytes wide.
+ * and 1 to 8 bytes wide. With a length, a field of 8 bytes, it is about a range instead: it begins at the
+ * masked field, is not empty, and its last byte is at most max.
  *
  * The rules of an ioctl stand in a row, in alternatives: one of them must hold, and it holds when each of its
  * tests does. Tests of an alternative that hold if one of several ranges does stand in a chain.
  */
 #define POSTERN_RULE_FIRST 1u /* an alternative begins here */
 #define POSTERN_RULE_OR 2u    /* the next test continues the chain that this one is in */
+#define POSTERN_RULE_RANGE 4u /* `length_at` is where the length of a range is */
 struct postern_rule {
     __u64 mask;
     __u64 min;
@@ -52,7 +58,8 @@ struct postern_rule {
     __u16 offset; /* bytes from the block's start */
     __u8 width;   /* bytes */
     __u8 flags;
-    __u32 pad;
+    __u16 length_at; /* bytes from the block's start */
+    __u16 pad;
 };
 
 /* postern_ioctl_entry.size_at: the block is always block_size bytes long */
@@ -105,6 +112,12 @@ struct postern_range {
 #define POSTERN_POLICY_ONLY_WAY 2u
 /* Everything is refused, for good. */
 #define POSTERN_POLICY_REVOKED 4u
+/*
+ * The file cannot be opened twice, so its owner and all clients have this one. Nothing is ruled for the owner
+ * (see postern_owner), each sandbox is under a policy of its own (see postern_share), and everybody else
+ * under this one, which allows nothing but to hold the file.
+ */
+#define POSTERN_POLICY_SHARED 8u
 
 /*
  * What may be done with one struct file. User space writes it once, when the file is registered; from then on
@@ -122,6 +135,8 @@ struct postern_policy {
     __u64 inode;          /* see postern_only_way; written by the guard when the file is registered */
     __u64 denied;         /* refused calls so far, counted by the guard */
     __u64 period;         /* the latest in which a refusal was told, and how many were */
+    __u64 serial;         /* of a shared file, and of its shares: no two files ever have the same */
+    __u64 owner;          /* of a shared file: the token of its owner */
     __u32 told;
     __u32 untold;       /* since the last that was */
     __u32 cgroup_level; /* depth of the sandbox's folder below the root, whose level is 0 */
@@ -156,6 +171,10 @@ struct postern_policy {
 #define POSTERN_PENDING_LOOK \
     3u /* vm_flags of the file's mapping at `address` into `value`; EXDEV: another's */
 #define POSTERN_PENDING_SEALING 4u /* the file is a memfd, `value` the bit of vm_flags that mseal(2) sets */
+#define POSTERN_PENDING_OWN 5u     /* the process has the token `value` from now on; any file */
+#define POSTERN_PENDING_CLAIM 6u   /* the shared file is of the owner with the token `value` from now on */
+#define POSTERN_PENDING_JOIN 7u    /* the process has the token of the shared file's owner from now on */
+#define POSTERN_PENDING_SHARE 8u   /* `policy` is what holds for its sandbox on the shared file */
 
 /*
  * The one request in progress; the guard's lock serializes them. User space fills it in, runs the iterator
@@ -173,6 +192,41 @@ struct postern_pending {
     struct postern_policy policy;
 };
 
+/*
+ * Key of a sandbox's policy on a shared file. By the file's serial and not by its address: what is left
+ * behind when the file is gone is nobody's.
+ */
+struct postern_share {
+    __u64 serial;
+    __u64 cgroup;
+};
+
+/*
+ * Who owns shared files: kept with the task that leads a process (BPF task storage), so it ends with that, is
+ * not inherited, and no number can be taken over.
+ */
+#define POSTERN_OWNER_PROGRAM 1u /* and all that it starts; it may execute another program */
+#define POSTERN_OWNER_PROOF \
+    2u /* no owner, but one that tries for it what is refused: nothing to tell anyone */
+struct postern_owner {
+    __u64 token;  /* 0: of nothing */
+    __u64 execed; /* self_exec_id of the task: who executes another program is the owner no more */
+    __u32 flags;
+    __u32 pad;
+};
+
+/*
+ * Whether a mapping of a file is left anywhere but with its owner: what on_mapping, which looks at all of the
+ * machine's, is asked.
+ */
+struct postern_search {
+    __u64 file;
+    __u64 found;
+    __u32 owner; /* process whose mappings do not count, in the initial pid namespace */
+    __u32 n_windows;
+    struct postern_range windows[POSTERN_MAX_WINDOWS]; /* mappings of other places do not count */
+};
+
 /* postern_revocation.what */
 #define POSTERN_REVOKE 0u /* everything is refused from now on */
 #define POSTERN_FORGET 1u /* the refusals so far are forgotten */
@@ -184,6 +238,7 @@ struct postern_revocation {
     __u32 done;
     __u32 what;
     __u64 sandbox_cgroup; /* POSTERN_MOVE: as in the policy */
+    __u64 share;          /* of a shared file: the sandbox whose policy is meant */
     __u32 cgroup_level;
     __u32 pad;
     char grant[POSTERN_GRANT_SIZE];
@@ -272,13 +327,16 @@ struct postern_event {
 POSTERN_ASSERT_SIZE(struct postern_rule, 32);
 POSTERN_ASSERT_SIZE(struct postern_ioctl_entry, 16);
 POSTERN_ASSERT_SIZE(struct postern_range, 32);
-POSTERN_ASSERT_SIZE(struct postern_policy, 3784);
-POSTERN_ASSERT_SIZE(struct postern_pending, 3824);
-POSTERN_ASSERT_SIZE(struct postern_revocation, 72);
+POSTERN_ASSERT_SIZE(struct postern_policy, 3800);
+POSTERN_ASSERT_SIZE(struct postern_pending, 3840);
+POSTERN_ASSERT_SIZE(struct postern_revocation, 80);
 POSTERN_ASSERT_SIZE(struct postern_about, 16);
 POSTERN_ASSERT_SIZE(struct postern_kinds, 264);
 POSTERN_ASSERT_SIZE(struct postern_state, 312);
 POSTERN_ASSERT_SIZE(struct postern_only_way, 16);
+POSTERN_ASSERT_SIZE(struct postern_share, 16);
+POSTERN_ASSERT_SIZE(struct postern_owner, 24);
+POSTERN_ASSERT_SIZE(struct postern_search, 1048);
 POSTERN_ASSERT_SIZE(struct postern_listener, 24);
 POSTERN_ASSERT_SIZE(struct postern_event, 184);
 

@@ -26,6 +26,8 @@ enum postern_verdict {
     POSTERN_TRY_AGAIN = -15,       /* the block could not be looked at just now: EAGAIN, and no refusal */
     POSTERN_RESTRICTED = -16,      /* a request to narrow the policy, granted: EALREADY */
     POSTERN_BAD_RESTRICTION = -17, /* one that does not exist: EINVAL */
+    POSTERN_DENY_SHARE = -18,      /* a shared file on which the task's sandbox has no policy */
+    POSTERN_DENY_TRACE = -19,      /* a task in a sandbox wants to look into an owner of devices */
 };
 
 enum postern_hook {
@@ -35,6 +37,7 @@ enum postern_hook {
     POSTERN_HOOK_MPROTECT = 4,
     POSTERN_HOOK_ACCESS = 5, /* read or write: LSM hook file_permission */
     POSTERN_HOOK_RECEIVE = 6,
+    POSTERN_HOOK_TRACE = 7, /* ptrace_access_check: ptrace(2), pidfd_getfd(2), process_vm_readv(2), … */
 };
 
 /* x86-64 system call numbers; x32 has bit 30 set in them, so it never compares equal. */

@@ -2,6 +2,7 @@
 #include "broker-core/guard.h"
 
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include <ctime>
 
 #include "broker-core/guard_cgroup.h"
+#include "broker-core/guard_owner.h"
 #include "broker-core/scope_guard.h"
 
 namespace postern {
@@ -27,6 +29,7 @@ bool rules_arguments(const FilePolicy& policy) {
 /// Removes the sandboxes that users left behind who did not get to release(): those whose cgroup is gone and,
 /// if nobody else uses the guard (so nobody is about to fill them), those that are empty.
 Status sweep_sandboxes(GuardPins& pins, bool alone) {
+    POSTERN_TRY(pins.sweep_shares());
     POSTERN_ASSIGN(const std::vector<uint64_t> found, pins.sandboxes());
     for (const uint64_t id : found) {
         const CgroupState state = cgroup_state(id);
@@ -104,6 +107,8 @@ Result<Guard> Guard::acquire(const std::string& bpffs) {
     // Before any file is registered: a file that closes unseen would leave its address behind.
     POSTERN_TRY(pins.attach());
     POSTERN_TRY(learn_sealing(pins));
+    // Any file will do. Known as an owner, it is nothing that somebody in a sandbox may look into.
+    POSTERN_TRY(pins.ask(POSTERN_PENDING_OWN, pins.rings(), owner_token()));
     POSTERN_TRY(GuardListener::sweep(pins));
     return Guard(std::move(pins), std::move(use), ::getpid());
 }
@@ -137,12 +142,7 @@ Status Guard::remove_sandbox(uint64_t cgroup_id) {
     return {};
 }
 
-Status Guard::request(int fd, const postern_pending& request, const char* what) {
-    if (fd < 0) return fail("the guard: fd {} is not open", fd);
-    postern_pending asked = request;
-    asked.fd = static_cast<uint32_t>(fd);
-    POSTERN_ASSIGN(const GuardLock lock, GuardLock::take());
-    POSTERN_ASSIGN(const postern_pending answer, pins_.run(asked));
+Status Guard::check(const postern_pending& answer, int fd, const char* what) {
     if (answer.error == EEXIST)
         return fail("the guard: cannot {} fd {}: this open file has a policy already", what, fd);
     if (answer.error != 0) {
@@ -155,17 +155,102 @@ Status Guard::request(int fd, const postern_pending& request, const char* what) 
     return {};
 }
 
+Status Guard::request(int fd, const postern_pending& request, const char* what) {
+    if (fd < 0) return fail("the guard: fd {} is not open", fd);
+    postern_pending asked = request;
+    asked.fd = static_cast<uint32_t>(fd);
+    POSTERN_ASSIGN(const GuardLock lock, GuardLock::take());
+    POSTERN_ASSIGN(const postern_pending answer, pins_.run(asked));
+    return check(answer, fd, what);
+}
+
+Result<postern_policy> Guard::sign(const FilePolicy& policy) const {
+    POSTERN_ASSIGN(postern_policy signed_policy, encode(policy));
+    signed_policy.launcher = static_cast<uint32_t>(::getpid());
+    timespec now{};
+    ::clock_gettime(CLOCK_BOOTTIME, &now);
+    signed_policy.since =
+        static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+    if (rules_arguments(policy) && !can_rule_arguments()) return fail("the guard: {}", kNoSealing);
+    return signed_policy;
+}
+
 Status Guard::register_file(int fd, const FilePolicy& policy) {
     postern_pending wanted{};
     wanted.action = POSTERN_PENDING_REGISTER;
-    POSTERN_ASSIGN(wanted.policy, encode(policy));
-    wanted.policy.launcher = static_cast<uint32_t>(::getpid());
-    timespec now{};
-    ::clock_gettime(CLOCK_BOOTTIME, &now);
-    wanted.policy.since =
-        static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-    if (rules_arguments(policy) && !can_rule_arguments()) return fail("the guard: {}", kNoSealing);
+    POSTERN_ASSIGN(wanted.policy, sign(policy));
     return request(fd, wanted, "register");
+}
+
+Status Guard::share_file(int fd, const FilePolicy& policy) {
+    if (policy.sandbox_cgroup_id == 0) {
+        return fail(
+            "the guard: grant {}: a file that cannot be opened twice is shared by its owner with a sandbox's "
+            "cgroup, "
+            "and there is none; give the client a sandbox, or use a backend that opens the device twice",
+            policy.grant);
+    }
+    if (policy.forward == Forward::Anyone) {
+        return fail(
+            "the guard: grant {}: forward is \"anyone\", and what cannot be opened twice is of use in its "
+            "sandbox "
+            "only; say \"sandbox\", or use a backend that opens the device twice",
+            policy.grant);
+    }
+    postern_pending share{};
+    share.action = POSTERN_PENDING_SHARE;
+    POSTERN_ASSIGN(share.policy, sign(policy));
+    postern_pending shared{};
+    shared.action = POSTERN_PENDING_REGISTER;
+    shared.policy.flags = POSTERN_POLICY_SHARED | (policy.exclusive ? POSTERN_POLICY_EXCLUSIVE : 0);
+    shared.policy.owner = owner_token();
+    shared.policy.launcher = share.policy.launcher;
+    shared.policy.since = share.policy.since;
+    std::copy(std::begin(share.policy.device), std::end(share.policy.device), shared.policy.device);
+    for (postern_ioctl_entry& unused : shared.policy.ioctls) unused.cmd = ~0U;
+    if (::getrandom(&shared.policy.serial, sizeof shared.policy.serial, 0) != sizeof shared.policy.serial) {
+        const int error = errno;
+        return fail_errno(error, "the guard: cannot name the shared fd {}", fd);
+    }
+
+    POSTERN_ASSIGN(const GuardLock lock, GuardLock::take());
+    share.fd = shared.fd = static_cast<uint32_t>(fd);
+    POSTERN_ASSIGN(const postern_pending registered, pins_.run(shared));
+    if (registered.error != EEXIST) POSTERN_TRY(check(registered, fd, "share"));
+    POSTERN_ASSIGN(const postern_pending answer, pins_.run(share));
+    if (answer.error != EEXIST) return check(answer, fd, "share");
+    POSTERN_ASSIGN(const auto all, pins_.files());
+    const bool same = std::any_of(all.begin(), all.end(), [&](const auto& each) {
+        return each.first.file == answer.file && each.first.share == policy.sandbox_cgroup_id &&
+               policy.grant == each.second.grant;
+    });
+    if (same) return {};
+    return fail("the guard: cannot share fd {}: the sandbox has a policy of another grant on it", fd);
+}
+
+Status Guard::claim(int fd) {
+    POSTERN_ASSIGN(const GuardLock lock, GuardLock::take());
+    Status claimed = pins_.ask(POSTERN_PENDING_CLAIM, fd, owner_token());
+    if (!claimed && claimed.error().errnum == EINVAL) return {};
+    return claimed;
+}
+
+Result<bool> Guard::end_shares(const std::string& grant) {
+    POSTERN_ASSIGN(const GuardLock lock, GuardLock::take());
+    POSTERN_ASSIGN(const auto all, pins_.files());
+    bool mapped = false;
+    for (const auto& [key, policy] : all) {
+        if (grant != policy.grant || key.share == 0) continue;
+        // First: what is not mapped when they are looked for must not be mapped after.
+        POSTERN_TRY(pins_.revoke(key, grant));
+        POSTERN_ASSIGN(const bool found, pins_.is_mapped(key, policy));
+        mapped = mapped || found;
+    }
+    if (mapped) return true;
+    for (const auto& [key, policy] : all) {
+        if (grant == policy.grant && key.share != 0) POSTERN_TRY(pins_.forget_share(key));
+    }
+    return false;
 }
 
 Status Guard::forget(const std::string& grant) {
@@ -203,7 +288,8 @@ Result<GuardListener> Guard::listen(uint64_t cgroup_id) {
 
 Result<bool> Guard::has_files(const std::string& grant) const {
     POSTERN_ASSIGN(const auto all, pins_.files());
-    return std::any_of(all.begin(), all.end(), [&](const auto& each) { return grant == each.second.grant; });
+    return std::any_of(all.begin(), all.end(),
+                       [&](const auto& each) { return each.first.share == 0 && grant == each.second.grant; });
 }
 
 Result<size_t> Guard::revoke(const std::string& grant) {

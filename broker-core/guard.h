@@ -56,6 +56,16 @@ class Guard {
     /// Puts `policy` on the struct file behind `fd`, which is borrowed: from now on on every duplicate of it,
     /// in every process, this one included. Error if it has one already.
     [[nodiscard]] Status register_file(int fd, const FilePolicy& policy);
+    /// Puts `policy` on the struct file behind `fd`, which is borrowed, for the tasks of the policy's sandbox
+    /// alone. The owner of the file, this process, is under no policy; all others may do nothing with it. May
+    /// be repeated: then what the sandbox has stays, as narrow as it has become.
+    [[nodiscard]] Status share_file(int fd, const FilePolicy& policy);
+    /// The shared file behind `fd`, which another process had owned, is this one's. One that is not shared
+    /// yet, or of a guard that is gone, is no error.
+    [[nodiscard]] Status claim(int fd);
+    /// Ends what the sandboxes of `grant` share, once nobody is in them. True if something of it is still
+    /// mapped by somebody: then it is refused everything, and stays.
+    [[nodiscard]] Result<bool> end_shares(const std::string& grant);
     /// A launch has failed: the files of `grant`, which no client got, are as they were before.
     [[nodiscard]] Status forget(const std::string& grant);
     /// Whether the mapping at `address` of this process is the file's behind `fd`, as the hooks will see it:
@@ -73,7 +83,7 @@ class Guard {
     /// Forgets the refusals on the files of `grant` so far: those of their proof are no client's. Only before
     /// anybody else has them.
     [[nodiscard]] Status forget_refusals(const std::string& grant);
-    /// Whether a file of `grant` is open or mapped anywhere.
+    /// Whether a file of `grant`'s own is open or mapped anywhere; of shared ones nobody can say it.
     [[nodiscard]] Result<bool> has_files(const std::string& grant) const;
     /// Refuses everything on the files of `grant` from now on. Returns how many there were.
     [[nodiscard]] Result<size_t> revoke(const std::string& grant);
@@ -91,6 +101,9 @@ class Guard {
     Guard(GuardPins pins, GuardUse use, pid_t owner)
         : pins_(std::move(pins)), use_(std::move(use)), owner_(owner) {}
 
+    [[nodiscard]] static Status check(const postern_pending& answer, int fd, const char* what);
+    /// The policy in the kernel's form, with who registers it and when.
+    [[nodiscard]] Result<postern_policy> sign(const FilePolicy& policy) const;
     [[nodiscard]] Status request(int fd, const postern_pending& request, const char* what);
 
     GuardPins pins_;

@@ -18,8 +18,6 @@
 #include <string_view>
 #include <thread>
 
-#include "broker-core/unique_fd.h"
-
 namespace postern {
 namespace {
 
@@ -34,22 +32,6 @@ UniqueFd open_cgroup_root() {
         }
     }
     errno = EOPNOTSUPP;  // and not that the sandbox is gone
-    return {};
-}
-
-/// The folder; errno is ESTALE if there is none with this id any more.
-UniqueFd open_cgroup(uint64_t id) {
-    const UniqueFd root = open_cgroup_root();
-    if (!root) return {};
-    alignas(file_handle) char space[sizeof(file_handle) + sizeof id] = {};
-    auto* handle = reinterpret_cast<file_handle*>(space);
-    handle->handle_bytes = sizeof id;
-    handle->handle_type = kKernfsHandle;
-    std::memcpy(handle->f_handle, &id, sizeof id);
-    UniqueFd folder(::open_by_handle_at(root.get(), handle, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    const int error = errno;
-    if (folder) return folder;
-    errno = error;
     return {};
 }
 
@@ -93,6 +75,21 @@ bool collect(int folder, std::vector<pid_t>& found) {
 }
 
 }  // namespace
+
+UniqueFd open_cgroup(uint64_t id) {
+    const UniqueFd root = open_cgroup_root();
+    if (!root) return {};
+    alignas(file_handle) char space[sizeof(file_handle) + sizeof id] = {};
+    auto* handle = reinterpret_cast<file_handle*>(space);
+    handle->handle_bytes = sizeof id;
+    handle->handle_type = kKernfsHandle;
+    std::memcpy(handle->f_handle, &id, sizeof id);
+    UniqueFd folder(::open_by_handle_at(root.get(), handle, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const int error = errno;
+    if (folder) return folder;
+    errno = error;
+    return {};
+}
 
 CgroupState cgroup_state(uint64_t id) {
     const UniqueFd folder = open_cgroup(id);

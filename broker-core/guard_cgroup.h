@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "broker-core/result.h"
+#include "broker-core/unique_fd.h"
 
 namespace postern {
 
@@ -15,6 +16,9 @@ namespace postern {
 // Source: open_by_handle_at(2); kernfs file handles are the id, see fs/kernfs/mount.c.
 
 enum class CgroupState { Gone, Empty, Populated, Unknown };
+
+/// Its folder; errno is ESTALE or ENOENT if there is none with this id any more.
+[[nodiscard]] UniqueFd open_cgroup(uint64_t id);
 
 /// What became of it. Unknown where it cannot be asked.
 [[nodiscard]] CgroupState cgroup_state(uint64_t id);

@@ -45,6 +45,9 @@ constexpr Verdict kVerdicts[] = {
     {POSTERN_DENY_REVOKED, "revoked", "the grant was revoked"},
     {POSTERN_DENY_UNSEALED, "unsealed", "its argument block is not sealed: somebody could still change it"},
     {POSTERN_DENY_ARGUMENT, "argument", "its argument block fits no rule of the profile"},
+    {POSTERN_DENY_SHARE, "share",
+     "the device has one open file for all, and this process is in no sandbox that has a part in it"},
+    {POSTERN_DENY_TRACE, "trace", "nobody in a sandbox may look into a process that owns devices"},
     {POSTERN_DENY_STRAY, "stray",
      "in a sandbox only the granted open file of a device may be used, not another"},
 };
@@ -222,6 +225,8 @@ std::string_view operation_name(uint32_t hook) {
             return "access";
         case POSTERN_HOOK_RECEIVE:
             return "receive";
+        case POSTERN_HOOK_TRACE:
+            return "trace";
         default:
             return "unknown";
     }
@@ -289,6 +294,8 @@ std::string describe_call(const postern_event& event, const EventContext& contex
             return access_words(event, context);
         case POSTERN_HOOK_RECEIVE:
             return "receiving the file (SCM_RIGHTS, pidfd_getfd)";
+        case POSTERN_HOOK_TRACE:
+            return "looking into an owner of devices (ptrace, pidfd_getfd, process_vm_readv)";
         default:
             return fmt::format("an operation that this postern does not know (hook {})", event.hook);
     }

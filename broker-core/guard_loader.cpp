@@ -131,23 +131,24 @@ Status load_guard(const std::string& folder) {
         if (hook.optional && ::bpf_program__fd(program) < 0) continue;
         POSTERN_TRY(pin(::bpf_program__fd(program), folder + "/prog_" + hook.program));
     }
-    POSTERN_TRY(pin(::bpf_program__fd(guard->progs.on_own_file), folder + "/prog_" + kGuardRegistrar));
-    POSTERN_TRY(pin(::bpf_program__fd(guard->progs.on_revoke), folder + "/prog_" + kGuardRevoker));
-    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.files), folder + "/map_files"));
-    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.sandboxes), folder + "/map_sandboxes"));
-    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.only_ways), folder + "/map_only_ways"));
-    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.pending), folder + "/map_pending"));
-    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.rings), folder + "/map_rings"));
-    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.listeners), folder + "/map_listeners"));
-    POSTERN_TRY(pin(::bpf_map__fd(guard->maps.bss), folder + "/map_state"));
-
+    for (const char* name : kGuardHelpers) {
+        const bpf_program* program = ::bpf_object__find_program_by_name(guard->obj, name);
+        POSTERN_TRY(pin(::bpf_program__fd(program), fmt::format("{}/prog_{}", folder, name)));
+    }
     const uint32_t zero = 0;
     const postern_about about{POSTERN_GUARD_ABI, sizeof(postern_policy), guard_stamp()};
     if (::bpf_map_update_elem(::bpf_map__fd(guard->maps.about), &zero, &about, BPF_ANY) != 0) {
         const int error = errno;
         return fail_errno(error, "the guard: cannot write its version");
     }
-    return pin(::bpf_map__fd(guard->maps.about), folder + "/map_about");
+    for (const char* name : kGuardMaps) {
+        // The kernel's name for the global variables.
+        const bpf_map* map = std::string_view(name) == "state"
+                                 ? guard->maps.bss
+                                 : ::bpf_object__find_map_by_name(guard->obj, name);
+        POSTERN_TRY(pin(::bpf_map__fd(map), fmt::format("{}/map_{}", folder, name)));
+    }
+    return {};
 }
 
 }  // namespace postern

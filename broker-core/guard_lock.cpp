@@ -63,13 +63,13 @@ std::vector<ShownLock> parse_locks(const std::string& text) {
 }  // namespace
 
 Result<GuardLock> GuardLock::take() {
-    POSTERN_ASSIGN(UniqueFd file, open_lock_file(std::string(kRuntimeDir) + "/guard.lock"));
+    POSTERN_ASSIGN(UniqueFd file, open_lock_file(fmt::format("{}/guard.lock", kRuntimeDir)));
     POSTERN_TRY(lock(file.get(), LOCK_EX));
     return GuardLock(std::move(file));
 }
 
 Result<GuardUse> GuardUse::begin() {
-    POSTERN_ASSIGN(UniqueFd file, open_lock_file(std::string(kRuntimeDir) + "/guard.users"));
+    POSTERN_ASSIGN(UniqueFd file, open_lock_file(fmt::format("{}/guard.users", kRuntimeDir)));
     POSTERN_TRY(lock(file.get(), LOCK_SH));
     return GuardUse(std::move(file));
 }

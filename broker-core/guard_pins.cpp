@@ -9,6 +9,7 @@
 #include <array>
 #include <chrono>
 #include <cstring>
+#include <map>
 #include <thread>
 
 #include "broker-core/guard_loader.h"
@@ -77,8 +78,7 @@ Status remove_set(const std::string& folder) {
     POSTERN_TRY(unpin(map_path(folder, "about")));
     for (const GuardHook& hook : kGuardHooks) POSTERN_TRY(unpin(link_path(folder, hook.program)));
     for (const GuardHook& hook : kGuardHooks) POSTERN_TRY(unpin(prog_path(folder, hook.program)));
-    POSTERN_TRY(unpin(prog_path(folder, kGuardRegistrar)));
-    POSTERN_TRY(unpin(prog_path(folder, kGuardRevoker)));
+    for (const char* program : kGuardHelpers) POSTERN_TRY(unpin(prog_path(folder, program)));
     for (size_t i = kGuardMaps.size(); i > 0; i--) POSTERN_TRY(unpin(map_path(folder, kGuardMaps[i - 1])));
     return {};
 }
@@ -100,6 +100,48 @@ Status load_set(const std::string& folder) {
     POSTERN_TRY(load_guard(folder));
     undo.dismiss();
     return {};
+}
+
+/// Runs the pinned iterator over the files of the process `pid`, or over what all of them have (0).
+Status iterate(const std::string& pinned, pid_t pid) {
+    POSTERN_ASSIGN(const UniqueFd program, open_pin(pinned));
+    bpf_iter_link_info which{};
+    which.task.pid = static_cast<uint32_t>(pid);
+    LIBBPF_OPTS(bpf_link_create_opts, options, .iter_info = &which, .iter_info_len = sizeof which);
+    const UniqueFd link(::bpf_link_create(program.get(), 0, BPF_TRACE_ITER, pid != 0 ? &options : nullptr));
+    const UniqueFd iterator(link ? ::bpf_iter_create(link.get()) : -1);
+    if (!iterator) {
+        const int error = errno;
+        return fail_errno(error, "the guard: cannot iterate with {}", pinned);
+    }
+    // Nothing is printed by the program; reading to the end is what makes it run.
+    char none[64];
+    ssize_t got = 0;
+    int error = 0;
+    do {
+        got = ::read(iterator.get(), none, sizeof none);
+        error = got < 0 ? errno : 0;
+    } while (got > 0 || error == EINTR || error == EAGAIN);
+    if (error == 0) return {};
+    return fail_errno(error, "the guard: cannot read the iterator {}", pinned);
+}
+
+/// The keys of a map, `limit` at most: entries come and go meanwhile, and a deletion sends the walk back to
+/// its start.
+template <typename Key>
+std::vector<Key> keys_of(int map, size_t limit) {
+    std::vector<Key> found;
+    Key key{};
+    Key previous{};
+    for (size_t i = 0; i < 2 * limit; ++i) {
+        if (::bpf_map_get_next_key(map, i == 0 ? nullptr : &previous, &key) != 0) break;
+        const bool seen = std::any_of(found.begin(), found.end(), [&](const Key& each) {
+            return std::memcmp(&each, &key, sizeof key) == 0;
+        });
+        if (!seen) found.push_back(key);
+        previous = key;
+    }
+    return found;
 }
 
 using Clock = std::chrono::steady_clock;
@@ -159,6 +201,11 @@ Result<std::optional<GuardPins>> GuardPins::find(const std::string& bpffs) {
     return std::optional<GuardPins>(std::move(pins));
 }
 
+Result<UniqueFd> GuardPins::owners(const std::string& bpffs) {
+    const std::string path = map_path(set_folder(bpffs), "owners");
+    return exists(path) ? open_pin(path) : Result<UniqueFd>();
+}
+
 Status GuardPins::remove() {
     POSTERN_TRY(detach());
     POSTERN_TRY(remove_set(folder_));
@@ -198,15 +245,15 @@ Result<GuardPins> GuardPins::open(const std::string& bpffs, bool alone) {
 }
 
 Result<GuardPins> GuardPins::open_pinned(const std::string& folder) {
-    POSTERN_ASSIGN(UniqueFd files, open_pin(map_path(folder, "files")));
-    POSTERN_ASSIGN(UniqueFd sandboxes, open_pin(map_path(folder, "sandboxes")));
-    POSTERN_ASSIGN(UniqueFd only_ways, open_pin(map_path(folder, "only_ways")));
-    POSTERN_ASSIGN(UniqueFd pending, open_pin(map_path(folder, "pending")));
-    POSTERN_ASSIGN(UniqueFd rings, open_pin(map_path(folder, "rings")));
-    POSTERN_ASSIGN(UniqueFd listeners, open_pin(map_path(folder, "listeners")));
-    POSTERN_ASSIGN(UniqueFd state, open_pin(map_path(folder, "state")));
-    return GuardPins(folder, std::move(files), std::move(sandboxes), std::move(only_ways), std::move(pending),
-                     std::move(rings), std::move(listeners), std::move(state));
+    GuardPins pins(folder);
+    const std::pair<const char*, UniqueFd*> maps[] = {
+        {"files", &pins.files_},   {"sandboxes", &pins.sandboxes_}, {"only_ways", &pins.only_ways_},
+        {"shares", &pins.shares_}, {"search", &pins.search_},       {"pending", &pins.pending_},
+        {"rings", &pins.rings_},   {"listeners", &pins.listeners_}, {"state", &pins.state_}};
+    for (const auto& [name, map] : maps) {
+        POSTERN_ASSIGN(*map, open_pin(map_path(folder, name)));
+    }
+    return pins;
 }
 
 bool GuardPins::any_attached() const {
@@ -296,33 +343,48 @@ Result<postern_pending> GuardPins::run(const postern_pending& request) {
         const int error = errno;
         return fail_errno(error, "the guard: cannot write the request");
     };
-    POSTERN_ASSIGN(const UniqueFd program, open_pin(prog_path(folder_, kGuardRegistrar)));
-    bpf_iter_link_info which{};
-    which.task.pid = static_cast<uint32_t>(::getpid());
-    LIBBPF_OPTS(bpf_link_create_opts, options, .iter_info = &which, .iter_info_len = sizeof which);
-    const UniqueFd link(::bpf_link_create(program.get(), 0, BPF_TRACE_ITER, &options));
-    const UniqueFd iterator(link ? ::bpf_iter_create(link.get()) : -1);
-    if (!iterator) {
-        const int error = errno;
-        return fail_errno(error, "the guard: cannot iterate over the files of this process");
-    }
-
     POSTERN_TRY(write_request(request));
-    // Nothing is printed by the program; reading to the end is what makes it run.
-    char none[64];
-    ssize_t got = 0;
-    int error = 0;
-    do {
-        got = ::read(iterator.get(), none, sizeof none);
-        error = got < 0 ? errno : 0;
-    } while (got > 0 || error == EINTR || error == EAGAIN);
-
+    const Status ran = iterate(prog_path(folder_, kGuardRegistrar), ::getpid());
     postern_pending answer{};
-    if (error == 0 && ::bpf_map_lookup_elem(pending_.get(), &kZero, &answer) != 0) error = errno;
+    const bool answered = ::bpf_map_lookup_elem(pending_.get(), &kZero, &answer) == 0;
+    const int error = errno;
     // Whatever happened, a later iteration must not find this request.
     POSTERN_TRY(write_request({}));
-    if (error != 0) return fail_errno(error, "the guard: cannot read the files of this process");
+    POSTERN_TRY(ran);
+    if (!answered) return fail_errno(error, "the guard: cannot read the answer");
     return answer;
+}
+
+Status GuardPins::ask(uint32_t action, int fd, uint64_t value) {
+    postern_pending request{};
+    request.action = action;
+    request.fd = static_cast<uint32_t>(fd);
+    request.value = value;
+    POSTERN_ASSIGN(const postern_pending answer, run(request));
+    if (answer.seen != 1) return fail("the guard: the kernel did not find the file of fd {}", fd);
+    if (answer.error == 0) return {};
+    return fail_errno(static_cast<int>(answer.error), "the guard: request {} about fd {}", action, fd);
+}
+
+Result<bool> GuardPins::is_mapped(const Key& key, const postern_policy& share) {
+    postern_search wanted{};
+    wanted.file = key.file;
+    wanted.owner = static_cast<uint32_t>(::getpid());
+    wanted.n_windows = share.n_windows;
+    std::copy(std::begin(share.windows), std::end(share.windows), wanted.windows);
+    const auto write_search = [this](const postern_search& value) -> Status {
+        if (::bpf_map_update_elem(search_.get(), &kZero, &value, BPF_ANY) == 0) return {};
+        const int error = errno;
+        return fail_errno(error, "the guard: cannot write what mappings it is to look for");
+    };
+    POSTERN_TRY(write_search(wanted));
+    POSTERN_TRY(iterate(prog_path(folder_, kGuardSearcher), 0));
+    postern_search found{};
+    if (::bpf_map_lookup_elem(search_.get(), &kZero, &found) != 0) {
+        const int error = errno;
+        return fail_errno(error, "the guard: cannot read what mappings it found");
+    }
+    return found.found != 0;
 }
 
 Status GuardPins::add_sandbox(uint64_t cgroup_id, uint32_t level) {
@@ -336,14 +398,17 @@ Status GuardPins::remove_sandbox(uint64_t cgroup_id) {
         const int error = errno;
         return fail_errno(error, "the guard: cannot remove the sandbox with cgroup {}", cgroup_id);
     }
-    std::vector<postern_only_way> its_own;
-    postern_only_way key{};
-    const void* previous = nullptr;
-    while (::bpf_map_get_next_key(only_ways_.get(), previous, &key) == 0) {
-        if (key.cgroup == cgroup_id) its_own.push_back(key);
-        previous = &key;
+    for (const postern_only_way& way : keys_of<postern_only_way>(only_ways_.get(), POSTERN_MAX_FILES)) {
+        if (way.cgroup == cgroup_id) (void)::bpf_map_delete_elem(only_ways_.get(), &way);
     }
-    for (const postern_only_way& way : its_own) (void)::bpf_map_delete_elem(only_ways_.get(), &way);
+    for (const postern_share& share : keys_of<postern_share>(shares_.get(), POSTERN_MAX_SHARES)) {
+        if (share.cgroup != cgroup_id) continue;
+        if (::bpf_map_delete_elem(shares_.get(), &share) != 0 && errno != ENOENT) {
+            const int error = errno;
+            return fail_errno(error, "the guard: cannot end what the sandbox with cgroup {} shares",
+                              cgroup_id);
+        }
+    }
     return {};
 }
 
@@ -367,22 +432,55 @@ Result<bool> GuardPins::any_file() const {
     return !empty;
 }
 
-Result<std::vector<std::pair<uint64_t, postern_policy>>> GuardPins::files() const {
-    std::vector<std::pair<uint64_t, postern_policy>> found;
-    uint64_t key = 0;
-    uint64_t previous = 0;
-    bool first = true;
-    // Entries come and go meanwhile; the limit ends a walk that a deletion keeps sending back to the start.
-    for (unsigned i = 0; i < 2 * POSTERN_MAX_FILES; i++) {
-        if (::bpf_map_get_next_key(files_.get(), first ? nullptr : &previous, &key) != 0) break;
+Result<GuardPins::Policies> GuardPins::shared_files() const {
+    Policies found;
+    for (const uint64_t key : keys_of<uint64_t>(files_.get(), POSTERN_MAX_FILES)) {
         postern_policy policy{};
-        const bool seen =
-            std::any_of(found.begin(), found.end(), [&](const auto& each) { return each.first == key; });
-        if (!seen && ::bpf_map_lookup_elem(files_.get(), &key, &policy) == 0) found.emplace_back(key, policy);
-        previous = key;
-        first = false;
+        if (::bpf_map_lookup_elem(files_.get(), &key, &policy) != 0) continue;
+        if ((policy.flags & POSTERN_POLICY_SHARED) != 0) found.emplace_back(Key{key, 0}, policy);
     }
     return found;
+}
+
+Result<GuardPins::Policies> GuardPins::files() const {
+    Policies found;
+    std::map<uint64_t, uint64_t> shared;  // by serial
+    for (const uint64_t key : keys_of<uint64_t>(files_.get(), POSTERN_MAX_FILES)) {
+        postern_policy policy{};
+        if (::bpf_map_lookup_elem(files_.get(), &key, &policy) != 0) continue;
+        if ((policy.flags & POSTERN_POLICY_SHARED) != 0) {
+            shared.emplace(policy.serial, key);
+        } else {
+            found.emplace_back(Key{key, 0}, policy);
+        }
+    }
+    if (shared.empty()) return found;
+    for (const postern_share& share : keys_of<postern_share>(shares_.get(), POSTERN_MAX_SHARES)) {
+        const auto file = shared.find(share.serial);
+        postern_policy policy{};
+        if (file == shared.end() || ::bpf_map_lookup_elem(shares_.get(), &share, &policy) != 0) continue;
+        found.emplace_back(Key{file->second, share.cgroup}, policy);
+    }
+    return found;
+}
+
+Status GuardPins::sweep_shares() {
+    POSTERN_ASSIGN(const Policies files, shared_files());
+    for (const postern_share& share : keys_of<postern_share>(shares_.get(), POSTERN_MAX_SHARES)) {
+        const bool lives = std::any_of(files.begin(), files.end(),
+                                       [&](const auto& each) { return each.second.serial == share.serial; });
+        if (!lives) (void)::bpf_map_delete_elem(shares_.get(), &share);
+    }
+    return {};
+}
+
+Result<std::optional<postern_share>> GuardPins::share_key(const Key& key) const {
+    postern_policy shared{};
+    if (::bpf_map_lookup_elem(files_.get(), &key.file, &shared) == 0)
+        return std::optional<postern_share>(postern_share{shared.serial, key.share});
+    const int error = errno;
+    if (error == ENOENT) return std::optional<postern_share>();
+    return fail_errno(error, "the guard: cannot read its map of files");
 }
 
 Result<uint64_t> GuardPins::denied(const std::string& grant) const {
@@ -392,11 +490,12 @@ Result<uint64_t> GuardPins::denied(const std::string& grant) const {
     return sum;
 }
 
-Result<bool> GuardPins::change(uint64_t key, const std::string& grant, uint32_t what,
+Result<bool> GuardPins::change(const Key& key, const std::string& grant, uint32_t what,
                                const SandboxIdentity& sandbox) {
     POSTERN_ASSIGN(const UniqueFd program, open_pin(prog_path(folder_, kGuardRevoker)));
     postern_revocation wanted{};
-    wanted.file = key;
+    wanted.file = key.file;
+    wanted.share = key.share;
     wanted.what = what;
     wanted.sandbox_cgroup = sandbox.cgroup_id;
     wanted.cgroup_level = sandbox.cgroup_level;
@@ -410,7 +509,7 @@ Result<bool> GuardPins::change(uint64_t key, const std::string& grant, uint32_t 
     return wanted.done != 0;
 }
 
-Result<bool> GuardPins::revoke(uint64_t key, const std::string& grant) {
+Result<bool> GuardPins::revoke(const Key& key, const std::string& grant) {
     return change(key, grant, POSTERN_REVOKE);
 }
 
@@ -432,22 +531,54 @@ Status GuardPins::move(const std::string& grant, const SandboxIdentity& sandbox)
                 "therefore cannot become another one",
                 grant);
         }
+        if (key.share != 0) {
+            POSTERN_TRY(move_share(key, sandbox));
+            continue;
+        }
         // Not done: it was closed a moment ago.
         POSTERN_TRY(change(key, grant, POSTERN_MOVE, sandbox));
     }
     return {};
 }
 
+/// Nobody's in between: what its holder gave up before is taken along, and nothing is allowed twice.
+Status GuardPins::move_share(const Key& key, const SandboxIdentity& sandbox) {
+    POSTERN_ASSIGN(auto at, share_key(key));
+    if (!at || sandbox.cgroup_id == key.share) return {};
+    postern_policy policy{};
+    if (::bpf_map_lookup_and_delete_elem(shares_.get(), &*at, &policy) != 0) {
+        const int error = errno;
+        if (error == ENOENT) return {};
+        return fail_errno(error, "the guard: cannot take a share from the sandbox with cgroup {}", key.share);
+    }
+    policy.sandbox_cgroup = sandbox.cgroup_id;
+    policy.cgroup_level = sandbox.cgroup_level;
+    at->cgroup = sandbox.cgroup_id;
+    if (::bpf_map_update_elem(shares_.get(), &*at, &policy, BPF_NOEXIST) == 0) return {};
+    const int error = errno;
+    return fail_errno(error, "the guard: cannot give a share to the sandbox with cgroup {}",
+                      sandbox.cgroup_id);
+}
+
 Status GuardPins::forget(const std::string& grant) {
     POSTERN_ASSIGN(const auto all, files());
     for (const auto& [key, found] : all) {
         if (grant != found.grant) continue;
-        if (::bpf_map_delete_elem(files_.get(), &key) != 0 && errno != ENOENT) {
+        if (key.share != 0) {
+            POSTERN_TRY(forget_share(key));
+        } else if (::bpf_map_delete_elem(files_.get(), &key.file) != 0 && errno != ENOENT) {
             const int error = errno;
             return fail_errno(error, "the guard: cannot forget a file of grant {}", grant);
         }
     }
     return {};
+}
+
+Status GuardPins::forget_share(const Key& key) {
+    POSTERN_ASSIGN(const auto share, share_key(key));
+    if (!share || ::bpf_map_delete_elem(shares_.get(), &*share) == 0 || errno == ENOENT) return {};
+    const int error = errno;
+    return fail_errno(error, "the guard: cannot end what the sandbox with cgroup {} shares", key.share);
 }
 
 Result<uint64_t> GuardPins::key_of(int fd) {

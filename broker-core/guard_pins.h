@@ -15,20 +15,30 @@ namespace postern {
 /// The guard's maps, programs and links, pinned in `<bpffs>/postern/abi-<POSTERN_GUARD_ABI>/` and so shared
 /// by every postern of this ABI:
 ///
-///     map_files map_sandboxes map_only_ways map_pending map_rings map_listeners map_state map_about
-///     prog_<name>      for each hook, and for the iterator that registers files
+///     map_<name>       of kGuardMaps
+///     prog_<name>      for each hook, for the iterators and for what changes policies
 ///     link_<name>      while attached
 ///
 /// map_about is pinned last and removed first: where it is, the rest is complete. The maps hold the truth;
 /// this class holds file descriptors. All of it is called under GuardLock.
 class GuardPins {
   public:
+    /// Names a policy that some grant has.
+    struct Key {
+        uint64_t file = 0;   ///< the struct file's address
+        uint64_t share = 0;  ///< of a shared file: id of the cgroup of the sandbox that the policy is for
+        bool operator==(const Key&) const = default;
+    };
+    using Policies = std::vector<std::pair<Key, postern_policy>>;
+
     /// Takes the pinned set, or loads the guard and pins it. A set of another build of the same ABI is
     /// replaced if `alone` says that nobody uses it and no file is registered, and shared otherwise. Remains
     /// of an interrupted start are removed. All or nothing.
     [[nodiscard]] static Result<GuardPins> open(const std::string& bpffs, bool alone);
     /// The pinned set as it is, or nothing if there is none. Error: one that is not ours to read.
     [[nodiscard]] static Result<std::optional<GuardPins>> find(const std::string& bpffs);
+    /// The map of owners (POSTERN_OWNER_…), by pidfd; empty where no set is pinned.
+    [[nodiscard]] static Result<UniqueFd> owners(const std::string& bpffs);
     /// Removes the set. Refuses while a file is registered.
     [[nodiscard]] Status remove();
 
@@ -55,10 +65,12 @@ class GuardPins {
     [[nodiscard]] Result<std::vector<uint64_t>> sandboxes() const;
 
     [[nodiscard]] Result<bool> any_file() const;
-    /// The registered files: the key that names each, and its policy as it is now.
-    [[nodiscard]] Result<std::vector<std::pair<uint64_t, postern_policy>>> files() const;
-    /// Refuses everything on the file `key` if it still is one of `grant`; says whether it was.
-    [[nodiscard]] Result<bool> revoke(uint64_t key, const std::string& grant);
+    /// The policies of grants as they are now, each with the key that names it.
+    [[nodiscard]] Result<Policies> files() const;
+    /// The files that are shared, with the policies of those who have no share: the part of `file` in a Key.
+    [[nodiscard]] Result<Policies> shared_files() const;
+    /// Refuses everything that `key` allows if it still is of `grant`; says whether it was.
+    [[nodiscard]] Result<bool> revoke(const Key& key, const std::string& grant);
     /// Makes another cgroup the sandbox of `grant`, whose files none may be the only way to something.
     [[nodiscard]] Status move(const std::string& grant, const SandboxIdentity& sandbox);
 
@@ -66,8 +78,17 @@ class GuardPins {
     [[nodiscard]] Status restart_count(const std::string& grant);
     /// Takes their policies off the files of `grant`, which nobody has got: they are not guarded any more.
     [[nodiscard]] Status forget(const std::string& grant);
-    /// Which file is behind `fd` of this process, as a key of files().
+    [[nodiscard]] Status forget_share(const Key& key);
+    /// Which file is behind `fd` of this process: Key::file.
     [[nodiscard]] Result<uint64_t> key_of(int fd);
+
+    /// One request about the file behind `fd`, by its POSTERN_PENDING_ number, such as that this process owns
+    /// shared files with the token `value`. EBUSY, EEXIST and the like are the guard's answers.
+    [[nodiscard]] Status ask(uint32_t action, int fd, uint64_t value);
+    /// Whether a place that the share `key` allows to map is mapped by any process but this one.
+    [[nodiscard]] Result<bool> is_mapped(const Key& key, const postern_policy& share);
+    /// Shares of files that are gone.
+    [[nodiscard]] Status sweep_shares();
 
     [[nodiscard]] Result<postern_state> state() const;
     [[nodiscard]] int rings() const { return rings_.get(); }
@@ -76,18 +97,11 @@ class GuardPins {
     [[nodiscard]] Result<uint64_t> denied(const std::string& grant) const;
 
   private:
-    [[nodiscard]] Result<bool> change(uint64_t key, const std::string& grant, uint32_t what,
+    [[nodiscard]] Result<bool> change(const Key& key, const std::string& grant, uint32_t what,
                                       const SandboxIdentity& sandbox = {});
-    GuardPins(std::string folder, UniqueFd files, UniqueFd sandboxes, UniqueFd only_ways, UniqueFd pending,
-              UniqueFd rings, UniqueFd listeners, UniqueFd state)
-        : folder_(std::move(folder)),
-          files_(std::move(files)),
-          sandboxes_(std::move(sandboxes)),
-          only_ways_(std::move(only_ways)),
-          pending_(std::move(pending)),
-          rings_(std::move(rings)),
-          listeners_(std::move(listeners)),
-          state_(std::move(state)) {}
+    [[nodiscard]] Status move_share(const Key& key, const SandboxIdentity& sandbox);
+    [[nodiscard]] Result<std::optional<postern_share>> share_key(const Key& key) const;
+    explicit GuardPins(std::string folder) : folder_(std::move(folder)) {}
 
     [[nodiscard]] static Result<GuardPins> open_pinned(const std::string& folder);
 
@@ -95,6 +109,8 @@ class GuardPins {
     UniqueFd files_;
     UniqueFd sandboxes_;
     UniqueFd only_ways_;
+    UniqueFd shares_;
+    UniqueFd search_;
     UniqueFd pending_;
     UniqueFd rings_;
     UniqueFd listeners_;

@@ -41,6 +41,10 @@ Status add_rules(const std::vector<Alternative>& alternatives, std::vector<poste
                 rule.max = test.ranges[i].second;
                 rule.offset = test.offset;
                 rule.width = test.width;
+                if (test.length_at) {
+                    rule.flags |= POSTERN_RULE_RANGE;
+                    rule.length_at = *test.length_at;
+                }
                 if (first) rule.flags |= POSTERN_RULE_FIRST;
                 if (i + 1 < test.ranges.size()) rule.flags |= POSTERN_RULE_OR;
                 first = false;

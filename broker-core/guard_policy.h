@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +31,9 @@ struct FieldTest {
     uint8_t width = 4;    ///< bytes, 1 to 8; little endian
     uint64_t mask = ~0ULL;
     std::vector<std::pair<uint64_t, uint64_t>> ranges;  ///< first and last value
+    /// Where the block has a length (8 bytes): then the field is where a range of that many bytes begins, and
+    /// the whole of it has to lie in one of `ranges`.
+    std::optional<uint16_t> length_at = {};
 };
 
 /// The tests that must all hold.
@@ -62,6 +66,10 @@ struct FilePolicy {
     /// Inside its sandbox, other open files of the same inode, or of the same character device, are refused
     /// everything: right for memfds and devices, which can be opened anew.
     bool only_way = false;
+    /// The file cannot be opened twice: the policy is its sandbox's on the owner's own struct file.
+    bool shared = false;
+    /// Its driver has no reads, so that a refused one shows nothing.
+    bool unreadable = false;
 };
 
 /// The policy in the form in which it crosses into the kernel. Error: something that does not fit there or

@@ -12,6 +12,7 @@
 #include <cstdio>
 
 #include "broker-core/file.h"
+#include "broker-core/iommufd_uapi.h"
 
 namespace postern {
 namespace {
@@ -19,6 +20,7 @@ namespace {
 constexpr uint64_t kPage = POSTERN_PAGE_SIZE;
 /// VFIO's type letter with a number that it does not use.
 constexpr unsigned long kBogusIoctl = _IO(VFIO_TYPE, 255);
+constexpr uint32_t kIovaRanges = uapi::iommufd_io(4);
 /// No window lies here, no region of a device does, and it is a valid loff_t.
 constexpr off_t kNowhere = 0x7fffLL << 40;
 
@@ -117,7 +119,7 @@ Status prove_unguarded(int fd) {
         errno_text(error));
 }
 
-Status prove_guard(int guarded_fd, const FilePolicy& policy) {
+Status prove_closed(int guarded_fd, const FilePolicy& policy) {
     POSTERN_TRY(expect_refused(call_bogus_ioctl(guarded_fd), "an unknown ioctl"));
     POSTERN_TRY(expect_refused(Mapping(guarded_fd, kPage, PROT_READ, static_cast<uint64_t>(kNowhere)).error(),
                                "a mapping far outside"));
@@ -125,9 +127,13 @@ Status prove_guard(int guarded_fd, const FilePolicy& policy) {
     const ssize_t got = ::pread(guarded_fd, &byte, 1, kNowhere);
     const int error = got >= 0 ? 0 : errno;
     // Files that nobody can read, such as a VM's or a dma-buf's, answer before the guard is asked.
-    if (policy.exclusive || (error != EINVAL && error != ESPIPE && error != EBADF))
+    if ((policy.exclusive && !policy.unreadable) || (error != EINVAL && error != ESPIPE && error != EBADF))
         POSTERN_TRY(expect_refused(error, "a read far outside"));
+    return {};
+}
 
+Status prove_guard(int guarded_fd, const FilePolicy& policy) {
+    POSTERN_TRY(prove_closed(guarded_fd, policy));
     const auto mapped = std::find_if(policy.windows.begin(), policy.windows.end(),
                                      [](const GuardWindow& window) { return window.mmap; });
     if (mapped != policy.windows.end()) return prove_window(guarded_fd, *mapped);
@@ -139,6 +145,14 @@ Status prove_guard(int guarded_fd, const FilePolicy& policy) {
         info.argsz = sizeof info;
         const int failed = ::ioctl(guarded_fd, VFIO_DEVICE_GET_INFO, &info) == 0 ? 0 : errno;
         return expect_allowed(failed, "VFIO_DEVICE_GET_INFO");
+    }
+    const auto is_ranges = [](const GuardIoctl& ioctl) { return ioctl.number == kIovaRanges; };
+    if (std::any_of(policy.ioctls.begin(), policy.ioctls.end(), is_ranges)) {
+        // Of no address space: that the driver says so is what is to be shown.
+        uapi::IommuIoasIovaRanges none{};
+        none.size = sizeof none;
+        const int failed = ::ioctl(guarded_fd, kIovaRanges, &none) == 0 ? 0 : errno;
+        return expect_allowed(failed == ENOENT ? 0 : failed, "IOMMU_IOAS_IOVA_RANGES");
     }
     return {};
 }

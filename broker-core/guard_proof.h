@@ -18,6 +18,10 @@ namespace postern {
 /// it will be the guard that does.
 [[nodiscard]] Status prove_unguarded(int fd);
 
+/// Shows that this process may do nothing with `fd`, a file that is shared, or of a guard: what prove_guard()
+/// says is refused is.
+[[nodiscard]] Status prove_closed(int fd, const FilePolicy& policy);
+
 /// Shows that the guard is in force on `guarded_fd`, registered with `policy`: that ioctl, a mapping and a
 /// read far outside, and a remapping of an allowed mapping are refused with EPERM, and something that the
 /// policy allows works. The fd is borrowed. The error says what went otherwise; then the file must not be

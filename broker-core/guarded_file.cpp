@@ -7,6 +7,8 @@
 
 #include <utility>
 
+#include "broker-core/cgroup_child.h"
+#include "broker-core/guard_owner.h"
 #include "broker-core/guard_proof.h"
 #include "broker-core/quantity.h"
 
@@ -87,8 +89,24 @@ Status guard_file(Guard& guard, int fd, FilePolicy policy) {
         POSTERN_TRY(check_mapping(guard, fd, window));
     }
     POSTERN_TRY(prove_unguarded(fd));
-    POSTERN_TRY(guard.register_file(fd, policy));
-    return prove_guard(fd, policy);
+    if (!policy.shared) {
+        POSTERN_TRY(guard.register_file(fd, policy));
+        return prove_guard(fd, policy);
+    }
+    POSTERN_TRY(guard.share_file(fd, policy));
+    POSTERN_ASSIGN(const ChildMark mark, ChildMark::proof());
+    const auto marked = [&](const auto& prove) -> Status {
+        if (mark.apply()) return prove(fd, policy);
+        const int error = errno;
+        return fail_errno(error, "the guard: cannot mark a process that proves it");
+    };
+    // Where it holds: this process owns the file, and is under no policy.
+    if (auto proved = in_cgroup(policy.sandbox_cgroup_id, [&] { return marked(prove_guard); }); !proved)
+        return propagate(std::move(proved), "in the client's sandbox");
+    // And where nothing is shared: in a child, which is not the owner.
+    if (auto proved = in_child([&] { return marked(prove_closed); }); !proved)
+        return propagate(std::move(proved), "outside of every sandbox");
+    return prove_unguarded(fd);
 }
 
 }  // namespace postern

@@ -13,7 +13,6 @@
 namespace postern::test {
 namespace {
 
-constexpr int kRw = PROT_READ | PROT_WRITE;
 constexpr uint32_t kEduId = 0x010000ed;
 
 /// Windows in BAR 0, which is 1 MiB: pages 0 (rw) and 2 (r), both by mmap; the first 64 bytes of the

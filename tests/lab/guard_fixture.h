@@ -4,6 +4,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/types.h>
 
 #include <cerrno>
@@ -19,6 +20,7 @@
 namespace postern::test {
 
 inline constexpr uint64_t kPage = 4096;
+inline constexpr int kRw = PROT_READ | PROT_WRITE;
 /// Room for what a child found out, besides errno values.
 inline constexpr int kWrong = 1000;
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -433,7 +434,8 @@ TEST_F(GuardLifeTest, ManyUsersAtOnce) {
 TEST_F(GuardLifeTest, KilledAtAnyMoment) {
     guarded_.reset();
     ASSERT_TRUE(ok(guard_->release()));
-    for (int i = 0; i < 16; i++) {
+    std::random_device chance;
+    for (int i = 0; i < 8; i++) {
         if (i % 4 == 3) {
             // Now and then there is nothing to take over: the next one dies while it loads.
             ::unlink((pins() + "/map_about").c_str());
@@ -448,7 +450,7 @@ TEST_F(GuardLifeTest, KilledAtAnyMoment) {
                 (void)guard->register_file(file.get(), policy());
             }
         }
-        ::usleep(static_cast<useconds_t>(20000 + 130000 * i));
+        ::usleep(static_cast<useconds_t>(20000 + 260000 * i + chance() % 260000));
         ::kill(child, SIGKILL);
         int status = 0;
         ::waitpid(child, &status, 0);

@@ -23,8 +23,6 @@
 namespace postern::test {
 namespace {
 
-constexpr int kRw = PROT_READ | PROT_WRITE;
-
 TEST_F(GuardTest, IoctlByCommand) {
     int value = 0;
     EXPECT_EQ(0, outcome([&] { return ::ioctl(fd(), FIONREAD, &value); }));

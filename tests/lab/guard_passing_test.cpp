@@ -4,10 +4,12 @@
 
 #include <fcntl.h>
 #include <linux/io_uring.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/lab/guard_fixture.h"
@@ -37,11 +39,21 @@ class GuardPassingTest : public GuardTest {
                         [&](pid_t pid) { place(pid, where); });
     }
 
-    /// The same with pidfd_getfd(2) from this process.
+    /// The same with pidfd_getfd(2) from a process that has it; this one, an owner, nobody in a sandbox may
+    /// look into.
     int by_pidfd(int file, Where where) const {
-        const UniqueFd self = pidfd_of(::getpid());
-        return in_child([&] { return outcome([&] { return fd_from(self.get(), file) ? 0 : -1; }); },
-                        [&](pid_t pid) { place(pid, where); });
+        const pid_t donor = ::fork();
+        if (donor == 0) {
+            ::pause();
+            ::_exit(0);
+        }
+        const UniqueFd pidfd = pidfd_of(donor);
+        const int found =
+            in_child([&] { return outcome([&] { return fd_from(pidfd.get(), file) ? 0 : -1; }); },
+                     [&](pid_t pid) { place(pid, where); });
+        ::kill(donor, SIGKILL);
+        ::waitpid(donor, nullptr, 0);
+        return found;
     }
 
     void register_with(Forward forward) {

@@ -31,7 +31,6 @@
 namespace postern::test {
 namespace {
 
-constexpr int kRw = PROT_READ | PROT_WRITE;
 constexpr int kAllowed = 1;
 constexpr int kOpen = 0;  ///< Recipe.seals
 

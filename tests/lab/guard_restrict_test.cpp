@@ -22,7 +22,6 @@
 namespace postern::test {
 namespace {
 
-constexpr int kRw = PROT_READ | PROT_WRITE;
 constexpr uid_t kNobody = 65534;
 
 /// Numbers of policy()'s windows.

@@ -3,6 +3,7 @@
 // request to narrow a policy may allow anything. Status 0 if all was well; the seed is printed, and repeats
 // the run.
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
@@ -19,6 +20,7 @@ struct Counts {
     uint64_t calls = 0;
     uint64_t allowed[8] = {};
     uint64_t with_rules = 0;
+    uint64_t with_ranges = 0;  ///< of these
     uint64_t refused_by_rules = 0;
     uint64_t narrowed = 0;
     uint64_t lost = 0;  ///< allowed calls that a narrowing took away
@@ -55,6 +57,10 @@ const char* check(Dice& dice, BlockPage& block, Counts& counts) {
         postern_decide_ioctl(&policy, call.task, call.nr, call.cmd, &rules) == POSTERN_ALLOW &&
         rules != nullptr) {
         counts.with_rules++;
+        const auto* begin = policy.rules + rules->first_rule;
+        counts.with_ranges += std::any_of(begin, begin + rules->n_rules, [](const postern_rule& rule) {
+            return (rule.flags & POSTERN_RULE_RANGE) != 0;
+        });
     }
     if (verdict > 0) return "a verdict that is neither allowed nor refused";
     if (model_allows(policy, call) != allowed) return "the model disagrees";
@@ -101,16 +107,17 @@ int main(int argc, char** argv) {
             return 1;
         }
     }
-    std::printf("allowed: ioctl %" PRIu64 " (%" PRIu64 " of them by rules, which refused %" PRIu64
-                "), mmap %" PRIu64 ", mprotect %" PRIu64 ", access %" PRIu64 ", receive %" PRIu64
-                "; narrowed %" PRIu64 " times, which took %" PRIu64 " calls away\n",
-                counts.allowed[1], counts.with_rules, counts.refused_by_rules, counts.allowed[3],
-                counts.allowed[4], counts.allowed[5], counts.allowed[6], counts.narrowed, counts.lost);
+    std::printf(
+        "allowed: ioctl %" PRIu64 " (%" PRIu64 " of them by rules, %" PRIu64
+        " with ranges; rules refused %" PRIu64 "), mmap %" PRIu64 ", mprotect %" PRIu64 ", access %" PRIu64
+        ", receive %" PRIu64 "; narrowed %" PRIu64 " times, which took %" PRIu64 " calls away\n",
+        counts.allowed[1], counts.with_rules, counts.with_ranges, counts.refused_by_rules, counts.allowed[3],
+        counts.allowed[4], counts.allowed[5], counts.allowed[6], counts.narrowed, counts.lost);
     // The dice are worth something only if they throw enough of each.
-    const uint64_t enough = rounds / 2000;
-    for (const uint64_t seen :
-         {counts.allowed[1], counts.with_rules, counts.refused_by_rules, counts.allowed[3], counts.allowed[4],
-          counts.allowed[5], counts.allowed[6], counts.narrowed, counts.lost}) {
+    const uint64_t enough = rounds / 3000;
+    for (const uint64_t seen : {counts.allowed[1], counts.with_rules, counts.with_ranges,
+                                counts.refused_by_rules, counts.allowed[3], counts.allowed[4],
+                                counts.allowed[5], counts.allowed[6], counts.narrowed, counts.lost}) {
         if (seen >= enough) continue;
         std::printf("guard-property: fewer than %" PRIu64 " calls of one sort: the dice are loaded\n",
                     enough);

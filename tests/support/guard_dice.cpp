@@ -25,6 +25,12 @@ postern_rule random_rule(Dice& dice) {
     rule.flags = static_cast<uint8_t>(dice.one_in(32)  ? dice.below(256)
                                       : dice.one_in(2) ? POSTERN_RULE_FIRST
                                                        : dice.below(4));
+    if (dice.one_in(3)) {
+        // A range: its length lies in the block like any field, and has a place behind which it ends.
+        rule.flags |= POSTERN_RULE_RANGE;
+        rule.length_at = static_cast<uint16_t>(dice.one_in(32) ? dice.below(0x10000) : dice.below(6) * 4);
+        rule.max = dice.one_in(4) ? ~0ULL - dice.below(3) : rule.max;
+    }
     return rule;
 }
 
@@ -50,6 +56,8 @@ void BlockPage::fill(Dice& dice, postern_call& call) {
         block[i] = static_cast<unsigned char>(dice.one_in(24) ? dice.below(256) : 0);
     for (size_t i = 0; i + 4 <= length; i += 4) block[i] = static_cast<unsigned char>(dice.below(5));
     if (length >= 4 && dice.one_in(2)) block[0] = static_cast<unsigned char>(dice.below(40));
+    // A length of nearly 2^64, with which a careless sum wraps.
+    if (length >= 20 && dice.one_in(8)) std::memset(block + 4 * dice.below((length - 8) / 4), 0xff, 8);
 }
 
 postern_policy random_policy(Dice& dice) {
@@ -57,7 +65,7 @@ postern_policy random_policy(Dice& dice) {
     const size_t n_ioctls = dice.one_in(50) ? POSTERN_MAX_IOCTLS : dice.below(5);
     policy.n_windows = static_cast<uint32_t>(dice.one_in(50) ? dice.below(1ULL << 32) : dice.below(5));
     policy.forward = static_cast<uint32_t>(dice.below(4));
-    policy.flags = static_cast<uint32_t>(dice.one_in(8) ? dice.below(8) : dice.below(4));
+    policy.flags = static_cast<uint32_t>(dice.one_in(8) ? dice.below(16) : dice.below(4));
     const bool all = policy.n_windows > 5;
     const auto some = [all](auto& array, size_t few) { return all ? std::size(array) : few; };
     std::fill(std::begin(policy.ioctls), std::end(policy.ioctls), postern_ioctl_entry{~0U, 0, 0, 0, 0, 0});

@@ -53,13 +53,20 @@ bool block_fits(const postern_policy& policy, const postern_ioctl_entry& listed,
         if (rule.width == 0 || rule.width > 8 || static_cast<Wide>(rule.offset) + rule.width > length)
             return false;
         const Wide value = number_at(call, rule.offset, rule.width) & rule.mask;
+        Wide span = 1;
+        if ((rule.flags & 4) != 0) {
+            if (static_cast<Wide>(rule.length_at) + 8 > length) return false;
+            span = number_at(call, rule.length_at, 8);
+        }
         const bool first = (rule.flags & 1) != 0;
         if (first) alternatives.emplace_back();
         orphan = alternatives.empty();
         if (orphan) continue;
         auto& chains = alternatives.back();
         if (chains.empty() || chains.back().complete) chains.emplace_back();
-        chains.back().holds = chains.back().holds || (value >= rule.min && value <= rule.max);
+        // All of the range [value, value + span), or its single value, lies in [min, max].
+        const bool fits = value >= rule.min && span != 0 && value + span - 1 <= rule.max;
+        chains.back().holds = chains.back().holds || fits;
         chains.back().complete = (rule.flags & 2) == 0;
     }
     for (const auto& chains : alternatives) {
@@ -77,6 +84,8 @@ bool model_allows(const postern_policy& policy, const postern_call& call) {
     const bool compat = (call.task & POSTERN_TASK_COMPAT) != 0;
     const bool kernel = (call.task & POSTERN_TASK_KERNEL) != 0;
     if (call.task > 15) return false;
+    // A shared file's own policy: whoever is not in its sandbox may hold it, and nothing else.
+    if ((policy.flags & 8) != 0) return call.hook == POSTERN_HOOK_RECEIVE && (call.task & 8) == 0;
     const auto some_window = [&](uint32_t method, bool read, bool write, auto&& fits) {
         for (uint32_t i = 0; i < policy.n_windows && i < 32; i++) {
             const postern_range& window = policy.windows[i];
