@@ -3,23 +3,21 @@
 
 #include <fmt/format.h>
 
-#include <ctime>
-
 namespace postern {
 namespace {
 
 constexpr int64_t kSecond = 1'000'000'000;
 
-int64_t now(clockid_t clock) {
+}  // namespace
+
+int64_t clock_time(clockid_t clock) {
     timespec time{};
     ::clock_gettime(clock, &time);
     return static_cast<int64_t>(time.tv_sec) * kSecond + time.tv_nsec;
 }
 
-}  // namespace
-
 int64_t realtime_ahead() {
-    return now(CLOCK_REALTIME) - now(CLOCK_BOOTTIME);
+    return clock_time(CLOCK_REALTIME) - clock_time(CLOCK_BOOTTIME);
 }
 
 std::string utc_text(int64_t nanoseconds) {

@@ -2,9 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <ctime>
 #include <string>
 
 namespace postern {
+
+/// The time of a clock, in ns.
+[[nodiscard]] int64_t clock_time(clockid_t clock);
 
 /// How far the wall clock is ahead of CLOCK_BOOTTIME now, in ns: what turns the kernel's times into dates.
 [[nodiscard]] int64_t realtime_ahead();

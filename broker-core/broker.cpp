@@ -25,12 +25,6 @@ constexpr int64_t kNextTry = 2000 * kMillisecond;
 /// How long the guard stays attached without a grant: attaching takes as long as many grants.
 constexpr int64_t kLinger = 10'000 * kMillisecond;
 
-int64_t now(clockid_t clock) {
-    timespec time{};
-    ::clock_gettime(clock, &time);
-    return static_cast<int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
-}
-
 tl::unexpected<Broker::Refused> refuse(BrokerRefusal kind, std::string message) {
     return tl::unexpected(Broker::Refused{kind, std::move(message)});
 }
@@ -95,6 +89,9 @@ Status Broker::take_up() {
             grants.emplace_back(rest, std::move(files));
         }
     }
+    // Before anything is done with what clients may have, too; and before anybody is served: loading it may
+    // take longer than they would wait. Unused, it is detached after a while.
+    POSTERN_TRY(need_guard());
     for (auto& [bdf, kept] : devices) {
         if (kept.first) {
             take_up_device(bdf, std::move(*kept.first), std::move(kept.second));
@@ -107,9 +104,6 @@ Status Broker::take_up() {
     std::vector<std::string> idle;
     for (const auto& [bdf, device] : devices_) idle.push_back(bdf);
     for (const std::string& bdf : idle) retire(bdf);
-    // Before anybody is served: loading it may take longer than they would wait. Unused, it is detached after
-    // a while.
-    POSTERN_TRY(need_guard());
     for (const HeldGrant& held : grants_) {
         if (!held.cgroup.is_there()) continue;
         const SandboxIdentity& sandbox = held.cgroup.identity();
@@ -126,6 +120,7 @@ void Broker::take_up_device(const std::string& bdf, KeptFiles files, std::map<un
         Json text = files.text.at("profile");
         const bool bound = files.text.value("bound", false);
         POSTERN_ASSIGN(Profile profile, profile_of(text));
+        for (const UniqueFd& fd : files.fds) POSTERN_TRY(guard_->claim(fd.get()));
         std::vector<KeptFiles> in_order;
         for (auto& [number, kept] : slices) {
             if (number != in_order.size()) return fail("slice {} was not kept", in_order.size());
@@ -190,6 +185,10 @@ Status Broker::keep_slice(const Device& device, unsigned slice) {
 
 Status Broker::keep_device(const Device& device) {
     for (unsigned slice = 0; slice < device.profile.slices; ++slice) POSTERN_TRY(keep_slice(device, slice));
+    return keep_access(device);
+}
+
+Status Broker::keep_access(const Device& device) {
     SessionFiles files = device.session.device_files();
     files.text["profile"] = device.profile_text;
     files.text["bound"] = device.bound;
@@ -223,12 +222,6 @@ Status Broker::keep_grant(const HeldGrant& held) {
 // ---- devices
 // --------------------------------------------------------------------------------------------------------
 
-const BrokerDevice* Broker::configured(const std::string& bdf) const {
-    const auto found = std::find_if(config_.begin(), config_.end(),
-                                    [&](const BrokerDevice& each) { return each.bdf == bdf; });
-    return found == config_.end() ? nullptr : &*found;
-}
-
 Status Broker::need_guard() {
     if (guard_) return {};
     POSTERN_ASSIGN(Guard guard, Guard::acquire());
@@ -254,8 +247,10 @@ Result<Broker::Device*> Broker::open_device(const BrokerDevice& config) {
     ScopeGuard unbind([&] {
         if (!was_bound) (void)unbind_device(config.bdf);
     });
+    POSTERN_ASSIGN(const Backend backend,
+                   config.backend ? Result<Backend>(*config.backend) : default_backend());
     POSTERN_ASSIGN(DeviceSession session,
-                   DeviceSession::open(loaded.profile, config.bdf, ProgramSignals::Wait));
+                   DeviceSession::open(loaded.profile, config.bdf, backend, ProgramSignals::Wait));
     unbind.dismiss();
     Device device{config.bdf, !was_bound, profile_text(loaded), std::move(loaded.profile),
                   std::move(session)};
@@ -286,8 +281,8 @@ void Broker::retire(const std::string& bdf) {
     const auto open = devices_.find(bdf);
     const bool used = std::any_of(grants_.begin(), grants_.end(),
                                   [&](const HeldGrant& each) { return each.device == bdf; });
-    if (open == devices_.end() || used) return;
-    if (const BrokerDevice* config = configured(bdf)) {
+    if (open == devices_.end() || used || open->second.session.reaches_others()) return;
+    if (const BrokerDevice* config = find_device(config_, bdf)) {
         const auto loaded = load_profile(config->profile);
         // One that cannot be read now is told to the next who asks; the device is as it was.
         if (!loaded || profile_text(*loaded) == open->second.profile_text) return;
@@ -297,6 +292,47 @@ void Broker::retire(const std::string& bdf) {
     devices_.erase(open);
 }
 
+/// The windows of the slice that other devices may reach. Those are opened for it.
+Status Broker::connect_peers(const Device& device, unsigned slice) {
+    const std::vector<PlannedPeer>& peers = device.session.plan().slices.at(slice).peers;
+    for (size_t i = 0; i < peers.size(); ++i) {
+        const PlannedPeer& peer = peers[i];
+        const auto connect = [&]() -> Status {
+            POSTERN_ASSIGN(const BrokerDevice* config, find_peer(config_, peer.device));
+            POSTERN_ASSIGN(const PciDevice own, read_pci_device(device.bdf));
+            POSTERN_ASSIGN(const PciDevice other, read_pci_device(peer.device));
+            // Such devices may answer each other's requests before the IOMMU has translated the address.
+            if (own.iommu_group == other.iommu_group)
+                return fail(
+                    "{} and {} are in one IOMMU group ({}): what one sends to the other need not pass the "
+                    "IOMMU; plug one of them in elsewhere",
+                    device.bdf, peer.device, own.iommu_group.value_or(0));
+            POSTERN_ASSIGN(const UniqueFd dmabuf, device.session.export_for(peer));
+            POSTERN_ASSIGN(Device * reaching, open_device(*config));
+            POSTERN_TRY(reaching->session.reserve_peer(device.bdf, slice, peer));
+            POSTERN_TRY(keep_access(*reaching));
+            return reaching->session.map_peer(dmabuf.get(), peer);
+        };
+        if (Status connected = connect(); !connected)
+            return propagate(std::move(connected),
+                             fmt::format("profile {}: device.peers[{}]", device.profile.name, i));
+    }
+    return {};
+}
+
+Result<std::vector<std::string>> Broker::disconnect_peers(const std::string& bdf, unsigned slice) {
+    std::vector<std::string> reached;
+    for (auto& [other, device] : devices_) {
+        POSTERN_ASSIGN(const bool ended, device.session.unmap_peers(bdf, slice));
+        device.is_kept = device.is_kept && !ended;
+        if (device.is_kept) continue;
+        POSTERN_TRY(keep_access(device));
+        device.is_kept = true;
+        reached.push_back(other);
+    }
+    return reached;
+}
+
 // ---- grants
 // ---------------------------------------------------------------------------------------------------------
 
@@ -304,7 +340,7 @@ tl::expected<Broker::Granted, Broker::Refused> Broker::grant(const Caller& calle
                                                              const BrokerRequest& request) {
     auto bdf = parse_bdf(request.device);
     if (!bdf) return refuse(BrokerRefusal::BadRequest, bdf.error().message);
-    const BrokerDevice* config = configured(*bdf);
+    const BrokerDevice* config = find_device(config_, *bdf);
     // Whoever may not use a device is not told whether there is one; root may use all.
     if (config == nullptr || !may_use(*config, caller)) {
         return refuse(
@@ -359,7 +395,7 @@ tl::expected<Broker::Granted, Broker::Refused> Broker::grant(const Caller& calle
         fresh.for_container = request.container;
         fresh.pid = *pid;
         fresh.command = command_name(*pid);
-        fresh.since = now(CLOCK_REALTIME);
+        fresh.since = clock_time(CLOCK_REALTIME);
         fresh.pidfd = UniqueFd(::fcntl(pidfd, F_DUPFD_CLOEXEC, 3));
         if (!fresh.pidfd) {
             const int error = errno;
@@ -405,8 +441,11 @@ Status Broker::prepare(HeldGrant& held, Device& device, const BrokerRequest& req
     // First of all: from here on the slice is not free, whatever happens to this process.
     POSTERN_TRY(keep_grant(held));
     POSTERN_TRY(need_guard());
+    // What a broker before this one had begun.
+    POSTERN_TRY(disconnect_peers(device.bdf, held.slice));
     POSTERN_TRY(device.session.begin_slice(held.slice));
     POSTERN_TRY(keep_slice(device, held.slice));
+    POSTERN_TRY(connect_peers(device, held.slice));
     if (!held.cgroup.is_there()) {
         POSTERN_ASSIGN(held.cgroup, GrantCgroup::place(held.pid, held.id));
         // Before it is made: what is there has to be found.
@@ -533,11 +572,11 @@ bool Broker::is_settled() const {
 
 void Broker::look_again(HeldGrant& held) {
     held.pause = std::min(std::max(2 * held.pause, kFirstLook), kNextTry);
-    held.next_try = now(CLOCK_MONOTONIC) + held.pause;
+    held.next_try = clock_time(CLOCK_MONOTONIC) + held.pause;
 }
 
 Result<bool> Broker::end(HeldGrant& held) {
-    held.next_try = now(CLOCK_MONOTONIC) + kNextTry;
+    held.next_try = clock_time(CLOCK_MONOTONIC) + kNextTry;
     POSTERN_TRY(clear_left(held));
     if (held.cgroup.is_populated()) {
         held.cgroup.kill();
@@ -548,12 +587,15 @@ Result<bool> Broker::end(HeldGrant& held) {
     }
     POSTERN_TRY(need_guard());
     POSTERN_ASSIGN(const bool open, guard_->has_files(held.id));
-    if (open) {
+    POSTERN_ASSIGN(const bool mapped, guard_->end_shares(held.id));
+    if (open || mapped) {
         look_again(held);
         return fail(
             "open files or mappings of it are left outside of its cgroup; its slice is given to nobody until "
             "they are closed");
     }
+    POSTERN_ASSIGN(const auto reached, disconnect_peers(held.device, held.slice));
+    for (const std::string& bdf : reached) retire(bdf);
     if (const auto device = devices_.find(held.device); device != devices_.end()) {
         POSTERN_TRY(device->second.session.end_slice(held.slice));
     }
@@ -570,7 +612,7 @@ bool Broker::attend() {
     std::vector<std::string> left;
     for (auto held = grants_.begin(); held != grants_.end();) {
         if (!held->ending && has_ended(held->pidfd.get())) held->ending = true;
-        if (!held->ending || now(CLOCK_MONOTONIC) < held->next_try) {
+        if (!held->ending || clock_time(CLOCK_MONOTONIC) < held->next_try) {
             ++held;
             continue;
         }
@@ -593,8 +635,8 @@ bool Broker::attend() {
     if (!grants_.empty() || !guard_) {
         idle_since_ = 0;
     } else if (idle_since_ == 0) {
-        idle_since_ = now(CLOCK_MONOTONIC);
-    } else if (now(CLOCK_MONOTONIC) - idle_since_ > kLinger) {
+        idle_since_ = clock_time(CLOCK_MONOTONIC);
+    } else if (clock_time(CLOCK_MONOTONIC) - idle_since_ > kLinger) {
         if (Status released = guard_->release(); !released) log_(released.error().message);
         guard_.reset();
     }
@@ -608,7 +650,7 @@ int Broker::attention_due() const {
     }
     // Rounded up, or the wait would end a little too early, again and again.
     if (next != INT64_MAX)
-        return static_cast<int>(std::max<int64_t>(next - now(CLOCK_MONOTONIC), 0) / kMillisecond + 1);
+        return static_cast<int>(std::max<int64_t>(next - clock_time(CLOCK_MONOTONIC), 0) / kMillisecond + 1);
     return grants_.empty() && guard_ ? 1000 : -1;
 }
 

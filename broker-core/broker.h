@@ -109,6 +109,7 @@ class Broker {
         Json profile_text;   ///< merged, by which it was set up
         Profile profile;
         DeviceSession session;
+        bool is_kept = true;  ///< that its peers are gone is known to the keeper, too
     };
     struct HeldGrant {
         std::string id;
@@ -138,9 +139,10 @@ class Broker {
     void take_up_device(const std::string& bdf, KeptFiles files, std::map<unsigned, KeptFiles> slices);
     void take_up_grant(const std::string& id, KeptFiles files);
 
-    [[nodiscard]] const BrokerDevice* configured(const std::string& bdf) const;
     [[nodiscard]] Result<Device*> open_device(const BrokerDevice& config);
     [[nodiscard]] Status keep_device(const Device& device);
+    /// Without its slices: what is known of the device as a whole has changed.
+    [[nodiscard]] Status keep_access(const Device& device);
     [[nodiscard]] Status keep_slice(const Device& device, unsigned slice);
     [[nodiscard]] Status keep_grant(const HeldGrant& grant);
     [[nodiscard]] Status need_guard();
@@ -154,6 +156,9 @@ class Broker {
     static void look_again(HeldGrant& held);
     /// The next steps of an end; true when it is over.
     [[nodiscard]] Result<bool> end(HeldGrant& held);
+    [[nodiscard]] Status connect_peers(const Device& device, unsigned slice);
+    /// Devices that reached something of the slice, and do no more.
+    [[nodiscard]] Result<std::vector<std::string>> disconnect_peers(const std::string& bdf, unsigned slice);
     void retire(const std::string& bdf);
     Status close_device(Device& device);
 

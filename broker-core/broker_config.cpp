@@ -119,11 +119,19 @@ Result<BrokerDevice> read_broker_device(const Json& document, const std::string&
     const std::string address = reader.string("device", true);
     device.profile = reader.string("profile", true);
     device.bind = reader.boolean("bind", false);
+    const std::string backend = reader.string("backend", false);
     reader.each("allow", [&](const Json& element, const std::string& path) {
         device.allow.push_back(read_rule(element, path, reading, names));
     });
     if (device.allow.size() > kMaxRules)
         reader.set_error("allow", fmt::format("{} rules; at most {}", device.allow.size(), kMaxRules));
+    if (!reader.failed() && !backend.empty()) {
+        if (auto parsed = parse_backend(backend)) {
+            device.backend = *parsed;
+        } else {
+            reader.set_error("backend", parsed.error().message);
+        }
+    }
     if (!reader.failed()) {
         auto bdf = parse_bdf(address);
         if (bdf) {
@@ -162,6 +170,18 @@ Result<std::vector<BrokerDevice>> load_broker_config(const std::string& folder) 
         devices.push_back(std::move(*device));
     }
     return devices;
+}
+
+const BrokerDevice* find_device(const std::vector<BrokerDevice>& config, const std::string& bdf) {
+    const auto found =
+        std::find_if(config.begin(), config.end(), [&](const BrokerDevice& each) { return each.bdf == bdf; });
+    return found == config.end() ? nullptr : &*found;
+}
+
+Result<const BrokerDevice*> find_peer(const std::vector<BrokerDevice>& config, const std::string& bdf) {
+    const BrokerDevice* found = find_device(config, bdf);
+    if (found == nullptr) return fail("the broker has no device {}; add it in {}", bdf, kBrokerConfig);
+    return found;
 }
 
 }  // namespace postern

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "broker-core/device_access.h"
 #include "broker-core/json_reader.h"
 #include "broker-core/result.h"
 
@@ -29,8 +30,9 @@ struct SliceRule {
 struct BrokerDevice {
     std::string name;  ///< of the file, without ".json"
     std::string bdf;
-    std::string profile;  ///< name or file
-    bool bind = false;    ///< to vfio-pci, when the device is first needed
+    std::string profile;             ///< name or file
+    bool bind = false;               ///< to vfio-pci, when the device is first needed
+    std::optional<Backend> backend;  ///< by which it is owned; default_backend() without
     std::vector<SliceRule> allow;
 };
 
@@ -51,5 +53,13 @@ struct NameLookup {
 /// that have one device, or one that others than root may write to are errors: who may have a device is never
 /// a guess.
 [[nodiscard]] Result<std::vector<BrokerDevice>> load_broker_config(const std::string& folder);
+
+/// Of the configuration, which is borrowed; nullptr if it has no such device.
+[[nodiscard]] const BrokerDevice* find_device(const std::vector<BrokerDevice>& config,
+                                              const std::string& bdf);
+
+/// The one that a profile's "peers" names: it must be the broker's, too.
+[[nodiscard]] Result<const BrokerDevice*> find_peer(const std::vector<BrokerDevice>& config,
+                                                    const std::string& bdf);
 
 }  // namespace postern

@@ -53,7 +53,8 @@ struct DeviceInfo {
     std::array<RegionInfo, kRegions> regions;
     std::array<IrqInfo, kIrqs> irqs;
     std::optional<MsixLocation> msix;
-    std::vector<Range> iova_ranges;  ///< what the IOMMU maps; empty where not known yet
+    std::vector<Range> iova_ranges;       ///< what the IOMMU maps; empty where not known yet
+    uint64_t iova_alignment = kPageSize;  ///< of addresses and sizes
 };
 
 /// What the capability list of a PCI configuration space says of interrupts. Pure; a list that loops or

@@ -12,14 +12,19 @@
 #include <algorithm>
 #include <set>
 
+#include "broker-core/device_files.h"
+#include "broker-core/dma_map.h"
 #include "broker-core/file.h"
 #include "broker-core/guarded_file.h"
+#include "broker-core/iommufd.h"
 #include "broker-core/scope_guard.h"
 #include "broker-core/vfio.h"
 
 namespace postern {
 namespace {
 
+/// FilePolicy::file; 0 is the device's.
+constexpr uint16_t kIommufdFile = 1U << 14;
 constexpr uint64_t kHugePage = 2ULL << 20;
 /// Memory that waits for a client is memory that nobody has.
 constexpr uint64_t kMostPrepared = 64ULL << 20;
@@ -138,17 +143,6 @@ Result<SliceBacking> make_backing(const SlicePlan& slice) {
     return made;
 }
 
-/// Whether `dmabuf` can be mapped on this kernel. BAR dma-bufs could not up to Linux 7.3: probed, never
-/// assumed.
-bool can_map(const UniqueFd& dmabuf, const PlannedWindow& window) {
-    const int protection = (window.access.read ? PROT_READ : 0) | (window.access.write ? PROT_WRITE : 0);
-    const uint64_t length = page_ceil(window.length);
-    void* address = ::mmap(nullptr, length, protection, MAP_SHARED, dmabuf.get(), 0);
-    if (address == MAP_FAILED) return false;
-    ::munmap(address, length);
-    return true;
-}
-
 /// Keeps the first error of several steps that all have to be done.
 void keep_first(Status& first, Status&& next) {
     if (first && !next) first = std::move(next);
@@ -166,7 +160,7 @@ MappedRange::~MappedRange() {
     if (at_ != nullptr) ::munmap(at_, size_);
 }
 
-Result<DeviceSession> DeviceSession::open(const Profile& profile, const std::string& bdf,
+Result<DeviceSession> DeviceSession::open(const Profile& profile, const std::string& bdf, Backend backend,
                                           ProgramSignals signals) {
     POSTERN_ASSIGN(const PciDevice pci, read_pci_device(bdf));
     // All that can be refused is refused before anything is opened.
@@ -183,7 +177,7 @@ Result<DeviceSession> DeviceSession::open(const Profile& profile, const std::str
     DeviceSession session;
     session.signals_ = signals;
     session.id_ = random_id();
-    if (auto owned = session.own(pci, profile); !owned) {
+    if (auto owned = session.own(pci, profile, backend); !owned) {
         (void)session.close();
         return propagate(std::move(owned));
     }
@@ -194,32 +188,31 @@ DeviceSession::~DeviceSession() {
     (void)close();
 }
 
-Status DeviceSession::own(const PciDevice& pci, const Profile& profile) {
+/// What the kernel says of the device and of its IOMMU.
+Status DeviceSession::learn(const PciDevice& pci) {
+    POSTERN_ASSIGN(info_, vfio::read_device_info(device(), pci));
+    POSTERN_ASSIGN(IovaSpace space, access_->iova_space());
+    info_.iova_ranges = std::move(space.ranges);
+    info_.iova_alignment = space.alignment;
+    return {};
+}
+
+Status DeviceSession::own(const PciDevice& pci, const Profile& profile, Backend wanted) {
     const std::string context = "device " + pci.bdf;
     const auto here = [&](Status&& status) -> Status {
         if (!status) return propagate(std::move(status), context);
         return {};
     };
-    auto container = vfio::open_container();
-    if (!container) return propagate(std::move(container), context);
-    auto group = vfio::open_group(*pci.iommu_group);
-    if (!group) return propagate(std::move(group), context);
-    POSTERN_TRY(here(vfio::attach_group(container->get(), group->get())));
-    auto device = vfio::get_device(group->get(), pci.bdf);
-    if (!device) return propagate(std::move(device), context);
-    container_ = std::move(*container);
-    group_ = std::move(*group);
-    device_ = std::move(*device);
-
-    auto info = vfio::read_device_info(device_.get(), pci);
-    if (!info) return propagate(std::move(info), context);
-    auto ranges = vfio::iova_ranges(container_.get());
-    if (!ranges) return propagate(std::move(ranges), context);
-    info->iova_ranges = std::move(*ranges);
-    info_ = std::move(*info);
+    const bool needs_iommufd = profile.device && profile.device->dma_map;
+    auto backend = choose_backend(wanted, backend_nodes(pci), needs_iommufd);
+    if (!backend) return propagate(std::move(backend), context);
+    auto access = DeviceAccess::open(pci, *backend);
+    if (!access) return propagate(std::move(access), context);
+    access_ = std::move(*access);
+    POSTERN_TRY(here(learn(pci)));
     POSTERN_ASSIGN(plan_, plan_device(profile, info_));
 
-    if (plan_.reset_before) POSTERN_TRY(here(vfio::reset(device_.get())));
+    if (plan_.reset_before) POSTERN_TRY(here(vfio::reset(device())));
     if (plan_.bus_master) POSTERN_TRY(here(enable_memory_and_bus_master()));
     for (const SlicePlan& slice : plan_.slices) {
         auto backing = make_backing(slice);
@@ -235,9 +228,9 @@ Status DeviceSession::own(const PciDevice& pci, const Profile& profile) {
 
 Status DeviceSession::enable_memory_and_bus_master() {
     const uint64_t config = info_.regions[VFIO_PCI_CONFIG_REGION_INDEX].file_offset;
-    POSTERN_ASSIGN(const uint16_t command, vfio::read_command(device_.get(), config));
+    POSTERN_ASSIGN(const uint16_t command, vfio::read_command(device(), config));
     command_before_ = command;
-    return vfio::write_command(device_.get(), config,
+    return vfio::write_command(device(), config,
                                static_cast<uint16_t>(command | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER));
 }
 
@@ -245,8 +238,8 @@ Status DeviceSession::enable_memory_and_bus_master() {
 Status DeviceSession::map_dma(SliceBacking& backing, const SlicePlan& slice) {
     for (size_t i = 0; i < slice.dma.size(); ++i) {
         const PlannedDma& dma = slice.dma[i];
-        auto mapped = vfio::map_dma(container_.get(), backing.dma[i].mapping.at(), dma.size, dma.iova,
-                                    dma.access.read, dma.access.write);
+        auto mapped = access_->map({backing.dma[i].memfd.get(), backing.dma[i].mapping.at(), dma.size},
+                                   dma.iova, dma.access.read, dma.access.write);
         if (!mapped)
             return propagate(std::move(mapped), fmt::format("dma \"{}\" of slice {}", dma.name, slice.slice));
     }
@@ -265,7 +258,7 @@ Status DeviceSession::wire_irqs() {
         }
     }
     for (const auto& [index, eventfds] : vectors) {
-        POSTERN_TRY(vfio::set_irqs(device_.get(), index, 0, eventfds));
+        POSTERN_TRY(vfio::set_irqs(device(), index, 0, eventfds));
         wired_.push_back(index);
     }
     return {};
@@ -274,7 +267,7 @@ Status DeviceSession::wire_irqs() {
 Status DeviceSession::run_programs(const std::vector<ProgramLine>& programs, const char* what,
                                    std::optional<unsigned> slice) {
     if (programs.empty()) return {};
-    BorrowedFds fds{{"manifest", -1}, {"device", device_.get()}};
+    BorrowedFds fds{{"manifest", -1}, {"device", device()}};
     for (size_t i = 0; i < backings_.size(); ++i) {
         for (const DmaBacking& dma : backings_[i].dma)
             fds.emplace_back(fmt::format("dma.{}.{}", dma.name, i), dma.memfd.get());
@@ -286,11 +279,15 @@ Status DeviceSession::run_programs(const std::vector<ProgramLine>& programs, con
     std::vector<std::string> names;
     for (const auto& [name, fd] : fds) names.push_back(name);
     const std::string text = program_manifest(id_, plan_, slice, names).dump();
+    std::optional<ChildMark> mark;
+    if (access_->is_shared()) {
+        POSTERN_ASSIGN(mark, ChildMark::program());
+    }
     for (const ProgramLine& line : programs) {
         // One each: a file offset is shared by all who get the same description.
         POSTERN_ASSIGN(const UniqueFd manifest, sealed_memfd("postern-manifest", text));
         fds[0].second = manifest.get();
-        if (auto ran = run_program(line, plan_.folder, fds, nullptr, signals_); !ran)
+        if (auto ran = run_program(line, plan_.folder, fds, nullptr, signals_, mark ? &*mark : nullptr); !ran)
             return propagate(std::move(ran), what);
     }
     return {};
@@ -316,30 +313,9 @@ Result<Grant> DeviceSession::grant_unguarded(unsigned slice) {
 
 Status DeviceSession::add_slice(Grant& grant, const SliceBacking& backing, Guard* guard,
                                 const SandboxIdentity& sandbox) {
-    const unsigned slice = grant.slice;
-    const SlicePlan& planned = plan_.slices.at(slice);
-    POSTERN_ASSIGN(UniqueFd file, vfio::get_device(group_.get(), plan_.bdf));
-    const int client_file = file.get();
-    grant.fds.push_back({"device", std::move(file)});
-
-    std::vector<VendedWindow> vended;
-    for (const PlannedWindow& window : planned.windows) {
-        VendedWindow& outcome = vended.emplace_back();
-        if (window.by_mmap) outcome.mmap = MmapSource{"device", window.file_offset};
-        if (!window.by_dmabuf) continue;
-        auto dmabuf = vfio::export_dmabuf(device_.get(), window.region, window.offset,
-                                          page_ceil(window.length), window.access.write);
-        if (!dmabuf) {
-            if (window.by_mmap) continue;  // the client has another way to the same pages
-            return propagate(std::move(dmabuf),
-                             fmt::format("window \"{}\": this kernel exports no dma-buf of it (Linux 6.19 or "
-                                         "later does); add the method \"mmap\"",
-                                         window.name));
-        }
-        outcome.dmabuf = true;
-        if (can_map(*dmabuf, window)) outcome.mmap = MmapSource{"window." + window.name, 0};
-        grant.fds.push_back({"window." + window.name, std::move(*dmabuf)});
-    }
+    const DeviceSource source = device_source(*access_, "add the method \"mmap\"");
+    POSTERN_TRY(add_device_files(grant, plan_, plan_.slices.at(grant.slice), source, guard, sandbox));
+    POSTERN_TRY(add_dma_map(grant, guard, sandbox));
     for (const DmaBacking& dma : backing.dma) {
         POSTERN_ASSIGN(UniqueFd copy, duplicate(dma.memfd.get()));
         grant.fds.push_back({"dma." + dma.name, std::move(copy)});
@@ -348,38 +324,42 @@ Status DeviceSession::add_slice(Grant& grant, const SliceBacking& backing, Guard
         POSTERN_ASSIGN(UniqueFd copy, duplicate(irq.eventfd.get()));
         grant.fds.push_back({"irq." + irq.name, std::move(copy)});
     }
+    return {};
+}
 
+/// The iommufd, on which the client may map memory of its own, in its part of the address space and nowhere
+/// else.
+Status DeviceSession::add_dma_map(Grant& grant, Guard* guard, const SandboxIdentity& sandbox) {
+    const auto& planned = plan_.slices.at(grant.slice).dma_map;
+    if (!planned) return {};
+    POSTERN_ASSIGN(UniqueFd iommufd, duplicate(access_->iommufd()));
     if (guard != nullptr) {
         FilePolicy policy;
         policy.grant = grant.id;
+        policy.device = plan_.bdf;
+        policy.profile = plan_.profile;
+        policy.slice = grant.slice;
+        policy.file = kIommufdFile;
         policy.forward = plan_.forward;
         policy.sandbox_cgroup_id = sandbox.cgroup_id;
         policy.cgroup_level = sandbox.cgroup_level;
-        for (const IoctlRule& rule : plan_.ioctls) policy.ioctls.push_back(for_guard(rule, slice));
-        policy.device = plan_.bdf;
-        policy.profile = plan_.profile;
-        policy.slice = slice;
-        for (size_t i = 0; i < planned.windows.size(); ++i) {
-            const PlannedWindow& window = planned.windows[i];
-            if (!window.by_mmap && !window.by_pread) continue;
-            vended[i].guard = policy.windows.size();
-            GuardWindow guarded;
-            guarded.offset = window.file_offset;
-            guarded.length = window.length;
-            guarded.read = window.access.read;
-            guarded.write = window.access.write;
-            guarded.mmap = window.by_mmap;
-            guarded.pread = window.by_pread;
-            policy.windows.push_back(guarded);
-        }
-        POSTERN_TRY(guard_file(*guard, client_file, std::move(policy)));
-        // The owner's is another struct file, or the owner could not work on.
-        POSTERN_TRY(prove_unguarded(device_.get()));
-        POSTERN_TRY(guard->learn(group_.get()));
-        POSTERN_TRY(guard->learn(container_.get()));
+        policy.shared = true;
+        policy.unreadable = true;
+        policy.ioctls = dma_map_ioctls(*planned, access_->ioas());
+        if (auto guarded = guard_file(*guard, iommufd.get(), std::move(policy)); !guarded)
+            return propagate(std::move(guarded), "device.dma_map");
     }
-    add_device(grant.manifest, plan_, planned, vended);
+    grant.manifest["dma_map"] = {
+        {"fd", "iommu"},         {"ioas", access_->ioas()},           {"iova", planned->iova},
+        {"size", planned->size}, {"alignment", info_.iova_alignment}, {"access", planned->access.text()}};
+    grant.fds.push_back({"iommu", std::move(iommufd)});
     return {};
+}
+
+/// What the client mapped and left. It is gone, so nobody maps more.
+Status DeviceSession::unmap_own(unsigned slice) {
+    const auto& planned = plan_.slices.at(slice).dma_map;
+    return planned ? access_->unmap(planned->iova, planned->size) : Status();
 }
 
 /// What costs time and was put off: memory of clients that are gone, mappings that nobody needs any more.
@@ -414,6 +394,7 @@ Status DeviceSession::begin_slice(unsigned slice) {
 Status DeviceSession::end_slice(unsigned slice) {
     Status first = run_programs(plan_.teardown.slice, "teardown", slice);
     keep_first(first, wire_slice(slice, false));
+    keep_first(first, unmap_own(slice));
     // One that could not be torn down is tried again before it is anybody's.
     states_.at(slice) = first ? SliceState::TornDown : SliceState::Used;
     return first;
@@ -423,7 +404,7 @@ Status DeviceSession::wire_slice(unsigned slice, bool on) {
     Status first;
     for (const IrqBacking& irq : backings_[slice].irqs) {
         const int event = on ? irq.eventfd.get() : -1;
-        keep_first(first, vfio::set_irqs(device_.get(), irq.index, irq.vector, {&event, 1}));
+        keep_first(first, vfio::set_irqs(device(), irq.index, irq.vector, {&event, 1}));
     }
     return first;
 }
@@ -433,8 +414,7 @@ Status DeviceSession::wire_slice(unsigned slice, bool on) {
 Status DeviceSession::renew_slice(unsigned slice) {
     const SlicePlan& planned = plan_.slices.at(slice);
     // What is mapped may be what a process that is gone has put there: by the plan, not by what is known.
-    for (const PlannedDma& dma : planned.dma)
-        POSTERN_TRY(vfio::unmap_dma(container_.get(), dma.iova, dma.size));
+    for (const PlannedDma& dma : planned.dma) POSTERN_TRY(access_->unmap(dma.iova, dma.size));
     if (auto next = next_.extract(slice); next) {
         left_.push_back(std::exchange(backings_[slice], std::move(next.mapped())));
         POSTERN_TRY(map_dma(backings_[slice], planned));
@@ -449,7 +429,7 @@ Status DeviceSession::renew_slice(unsigned slice) {
 }
 
 Status DeviceSession::reset() {
-    POSTERN_TRY(vfio::reset(device_.get()));
+    POSTERN_TRY(vfio::reset(device()));
     // A reset takes the command register's bits with it; where it was before is known already.
     if (plan_.bus_master) {
         const std::optional<uint16_t> before = command_before_;
@@ -459,9 +439,67 @@ Status DeviceSession::reset() {
     return run_programs(plan_.setup.device, "setup", std::nullopt);
 }
 
+Status DeviceSession::reserve_peer(const std::string& device, unsigned slice, const PlannedPeer& peer) {
+    const std::string context = "device " + plan_.bdf;
+    if (access_->iommufd() < 0) {
+        return fail(
+            "{}: is owned by the backend \"{}\", which maps no window of another device; own it by "
+            "\"iommufd\" "
+            "or \"cdev\"",
+            context, backend_name(access_->backend()));
+    }
+    if (auto room = check_room(plan_, info_, peer.iova, peer.pages.size()); !room)
+        return propagate(std::move(room), context);
+    const Reaching wanted{device, slice, peer.iova, peer.pages.size()};
+    for (const Reaching& each : reaching_) {
+        if (each == wanted) return {};
+        if (!Range{each.iova, each.iova + each.size}.overlaps({wanted.iova, wanted.iova + wanted.size}))
+            continue;
+        return fail("{}: iova {:#x} to {:#x} overlaps the window of slice {} of device {}, at {:#x} to {:#x}",
+                    context, wanted.iova, wanted.iova + wanted.size, each.slice, each.device, each.iova,
+                    each.iova + each.size);
+    }
+    // Without it the device reaches nothing, and its profile may have no memory of its own.
+    if (!command_before_) POSTERN_TRY(enable_memory_and_bus_master());
+    reaching_.push_back(wanted);
+    return {};
+}
+
+Status DeviceSession::map_peer(int dmabuf, const PlannedPeer& peer) {
+    // What an earlier one left: its window may have been taken from it meanwhile, and the mapping with it.
+    POSTERN_TRY(access_->unmap(peer.iova, peer.pages.size()));
+    auto mapped = iommufd::map_dmabuf(access_->iommufd(), access_->ioas(), dmabuf, peer.pages.size(),
+                                      peer.iova, peer.access.read, peer.access.write);
+    if (!mapped) return propagate(std::move(mapped), "device " + plan_.bdf);
+    return {};
+}
+
+Result<bool> DeviceSession::unmap_peers(const std::string& device, unsigned slice) {
+    const auto meant = [&](const Reaching& each) { return each.device == device && each.slice == slice; };
+    for (const Reaching& each : reaching_) {
+        if (meant(each)) POSTERN_TRY(access_->unmap(each.iova, each.size));
+    }
+    return std::erase_if(reaching_, meant) > 0;
+}
+
+Result<UniqueFd> DeviceSession::export_for(const PlannedPeer& peer) const {
+    auto made =
+        vfio::export_dmabuf(device(), peer.region, peer.pages.begin, peer.pages.size(), peer.access.write);
+    if (made) return made;
+    return propagate(std::move(made),
+                     fmt::format("window \"{}\": this kernel exports no dma-buf of it (Linux "
+                                 "6.19 or later does)",
+                                 peer.window));
+}
+
 SessionFiles DeviceSession::device_files() const {
-    SessionFiles files{{{"id", id_}, {"wired", wired_}}, {container_.get(), group_.get(), device_.get()}};
+    SessionFiles files{access_->text(), access_->files()};
+    files.text["id"] = id_;
+    files.text["wired"] = wired_;
     if (command_before_) files.text["command"] = *command_before_;
+    for (const Reaching& each : reaching_)
+        files.text["reaching"].push_back(
+            {{"device", each.device}, {"slice", each.slice}, {"iova", each.iova}, {"size", each.size}});
     return files;
 }
 
@@ -475,23 +513,16 @@ SessionFiles DeviceSession::slice_files(unsigned slice) const {
 Result<DeviceSession> DeviceSession::adopt(const Profile& profile, const std::string& bdf, KeptFiles device,
                                            std::vector<KeptFiles> slices, ProgramSignals signals) {
     const std::string context = "device " + bdf;
-    if (device.fds.size() != 3)
-        return fail("{}: {} kept files, and 3 are needed to take it up", context, device.fds.size());
     POSTERN_ASSIGN(const PciDevice pci, read_pci_device(bdf));
     DeviceSession session;
     // Whatever fails below: the device is whole, and whoever keeps its files may try again.
     ScopeGuard leave([&session] { session.leave(); });
     session.signals_ = signals;
     session.id_ = device.text.value("id", random_id());
-    session.container_ = std::move(device.fds[0]);
-    session.group_ = std::move(device.fds[1]);
-    session.device_ = std::move(device.fds[2]);
-    auto info = vfio::read_device_info(session.device_.get(), pci);
-    if (!info) return propagate(std::move(info), context);
-    auto ranges = vfio::iova_ranges(session.container_.get());
-    if (!ranges) return propagate(std::move(ranges), context);
-    info->iova_ranges = std::move(*ranges);
-    session.info_ = std::move(*info);
+    auto access = DeviceAccess::adopt(bdf, device.text, std::move(device.fds));
+    if (!access) return propagate(std::move(access), context);
+    session.access_ = std::move(*access);
+    if (auto learned = session.learn(pci); !learned) return propagate(std::move(learned), context);
     POSTERN_ASSIGN(session.plan_, plan_device(profile, session.info_));
     if (slices.size() != session.plan_.slices.size()) {
         return fail("{}: {} slices were kept, and its profile has {}", context, slices.size(),
@@ -514,6 +545,10 @@ Result<DeviceSession> DeviceSession::adopt(const Profile& profile, const std::st
         session.states_.push_back(slice.text.value("used", true) ? SliceState::Used : SliceState::Fresh);
     if (const auto command = device.text.find("command"); command != device.text.end())
         session.command_before_ = command->get<uint16_t>();
+    for (const Json& each : device.text.value("reaching", Json::array())) {
+        session.reaching_.push_back({each.at("device").get<std::string>(), each.at("slice").get<unsigned>(),
+                                     each.at("iova").get<uint64_t>(), each.at("size").get<uint64_t>()});
+    }
     session.wired_ = device.text.value("wired", std::vector<uint32_t>());
     session.set_up_ = true;
     leave.dismiss();
@@ -521,37 +556,32 @@ Result<DeviceSession> DeviceSession::adopt(const Profile& profile, const std::st
 }
 
 void DeviceSession::leave() {
-    device_.reset();
-    group_.reset();
-    container_.reset();
+    access_.reset();
     backings_.clear();
     next_.clear();
     left_.clear();
 }
 
 Status DeviceSession::close() {
-    if (!device_) return {};
+    if (!access_) return {};
     Status first;
     if (set_up_) keep_first(first, run_programs(plan_.teardown.device, "teardown", std::nullopt));
     set_up_ = false;
-    for (const uint32_t index : wired_) keep_first(first, vfio::disable_irqs(device_.get(), index));
+    for (const uint32_t index : wired_) keep_first(first, vfio::disable_irqs(device(), index));
     wired_.clear();
-    if (plan_.reset_after) keep_first(first, vfio::reset(device_.get()));
+    if (plan_.reset_after) keep_first(first, vfio::reset(device()));
     if (command_before_) {
         const uint64_t config = info_.regions[VFIO_PCI_CONFIG_REGION_INDEX].file_offset;
-        keep_first(first, vfio::write_command(device_.get(), config, *command_before_));
+        keep_first(first, vfio::write_command(device(), config, *command_before_));
         command_before_.reset();
     }
     for (const SliceBacking& slice : backings_) {
-        for (const DmaBacking& dma : slice.dma)
-            keep_first(first, vfio::unmap_dma(container_.get(), dma.iova, dma.size));
+        for (const DmaBacking& dma : slice.dma) keep_first(first, access_->unmap(dma.iova, dma.size));
     }
     backings_.clear();
     next_.clear();
     left_.clear();
-    device_.reset();
-    group_.reset();
-    container_.reset();
+    access_.reset();
     return first;
 }
 

@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "broker-core/device_access.h"
 #include "broker-core/grant.h"
 #include "broker-core/guard.h"
 #include "broker-core/manifest.h"
@@ -70,19 +72,21 @@ struct SliceBacking {
     std::vector<IrqBacking> irqs;
 };
 
-/// A PCI device that this process owns through VFIO: group and type 1 container, DMA memory and interrupts of
-/// every slice, set up by the profile's programs. Grants are made from it. Ending it (close(), or the
+/// A PCI device that this process owns through VFIO, by one of the backends, with DMA memory and interrupts
+/// of every slice, set up by the profile's programs. Grants are made from it. Ending it (close(), or the
 /// destructor) runs the teardown programs and leaves the device as it was found.
 class DeviceSession {
   public:
     /// Owns the device at `bdf` and prepares it for all slices of `profile`, device-wide setup included. On
     /// an error nothing is left.
     [[nodiscard]] static Result<DeviceSession> open(const Profile& profile, const std::string& bdf,
+                                                    Backend backend,
                                                     ProgramSignals signals = ProgramSignals::End);
 
-    /// Takes up what another process owned: `device` of device_files(), and slice_files() of every slice. The
-    /// setup programs have run already. An error, such as a profile that the device was not set up for,
-    /// leaves the device to whoever else has its files.
+    /// Takes up what another process owned: `device` of device_files(), and slice_files() of every slice.
+    /// Files that are shared with clients have been claimed (Guard::claim()). The setup programs have run
+    /// already. An error, such as a profile that the device was not set up for, leaves the device to whoever
+    /// else has its files.
     [[nodiscard]] static Result<DeviceSession> adopt(const Profile& profile, const std::string& bdf,
                                                      KeptFiles device, std::vector<KeptFiles> slices,
                                                      ProgramSignals signals);
@@ -99,7 +103,8 @@ class DeviceSession {
 
     [[nodiscard]] const DevicePlan& plan() const { return plan_; }
     /// The owner's file of the device, unguarded; borrowed.
-    [[nodiscard]] int device() const { return device_.get(); }
+    [[nodiscard]] int device() const { return access_->device(); }
+    [[nodiscard]] const DeviceAccess& access() const { return *access_; }
 
     /// While a client has the slice: makes the memory and eventfds of the next one, so that begin_slice() has
     /// only to put them in their places. Frees what earlier ones had. Not needed, and may be repeated.
@@ -109,9 +114,8 @@ class DeviceSession {
     /// Makes the slice ready for a client: after an earlier one it gets memory and eventfds that nobody has
     /// seen, at the same IOVAs and vectors, and its setup programs run.
     [[nodiscard]] Status begin_slice(unsigned slice);
-    /// Adds to the grant what its slice, which is ready, has: a second struct file of the device, registered
-    /// with the guard and proved to be guarded, dma-bufs of the windows where the kernel makes them, memfds,
-    /// eventfds.
+    /// Adds to the grant what its slice, which is ready, has: the files that lead to its windows, guarded
+    /// (add_device_files()), memfds, eventfds.
     [[nodiscard]] Status add_to(Grant& grant, Guard& guard, const SandboxIdentity& sandbox);
     /// The same for the client that comes after the slice's next begin_slice(), with what prepare_slice() has
     /// made; until then it must not run.
@@ -127,6 +131,26 @@ class DeviceSession {
     /// Resets the whole device and runs the device-wide setup programs again; no slice may have a client.
     [[nodiscard]] Status reset();
 
+    /// Another device's slice whose window this device may reach by DMA.
+    struct Reaching {
+        std::string device;  ///< PCI address of the other one
+        unsigned slice = 0;  ///< of the other one
+        uint64_t iova = 0;
+        uint64_t size = 0;  ///< bytes
+        bool operator==(const Reaching&) const = default;
+    };
+    /// Keeps a part of this device's address space for `peer`, a window of slice `slice` of `device`. To be
+    /// kept (device_files()) before map_peer(): what is mapped is then known to whoever takes the device up.
+    [[nodiscard]] Status reserve_peer(const std::string& device, unsigned slice, const PlannedPeer& peer);
+    /// Maps it: `dmabuf`, borrowed, of the peer's pages. The mapping keeps it, and ends with unmap_peers() or
+    /// when the other device is reset, loses its memory space or its driver.
+    [[nodiscard]] Status map_peer(int dmabuf, const PlannedPeer& peer);
+    /// Ends what was reserved for a slice of another device; true if there was something.
+    [[nodiscard]] Result<bool> unmap_peers(const std::string& device, unsigned slice);
+    [[nodiscard]] bool reaches_others() const { return !reaching_.empty(); }
+    /// A dma-buf of a peer's pages of this device.
+    [[nodiscard]] Result<UniqueFd> export_for(const PlannedPeer& peer) const;
+
     /// Teardown programs, interrupts off, reset if the profile says so, command register as it was, DMA
     /// unmapped. Goes on after an error and returns the first. Idempotent.
     Status close();
@@ -134,7 +158,8 @@ class DeviceSession {
   private:
     DeviceSession() = default;
 
-    Status own(const PciDevice& pci, const Profile& profile);
+    Status own(const PciDevice& pci, const Profile& profile, Backend wanted);
+    Status learn(const PciDevice& pci);
     Status enable_memory_and_bus_master();
     Status map_dma(SliceBacking& backing, const SlicePlan& slice);
     Status wire_irqs();
@@ -143,14 +168,14 @@ class DeviceSession {
     Status wire_slice(unsigned slice, bool on);
     Status run_programs(const std::vector<ProgramLine>& programs, const char* what,
                         std::optional<unsigned> slice);
+    Status add_dma_map(Grant& grant, Guard* guard, const SandboxIdentity& sandbox);
+    Status unmap_own(unsigned slice);
     Status add_slice(Grant& grant, const SliceBacking& backing, Guard* guard, const SandboxIdentity& sandbox);
 
     DevicePlan plan_;
     DeviceInfo info_;
     std::string id_;
-    UniqueFd container_;
-    UniqueFd group_;
-    UniqueFd device_;                        ///< the owner's struct file, unguarded
+    std::unique_ptr<DeviceAccess> access_;   ///< empty: closed
     std::vector<SliceBacking> backings_;     ///< by slice
     std::map<unsigned, SliceBacking> next_;  ///< by slice, where it is prepared
     std::vector<SliceBacking> left_;         ///< of clients that are gone; to be freed when there is time
@@ -160,6 +185,7 @@ class DeviceSession {
         TornDown  ///< the client is gone; its memory is not the next one's
     };
     std::vector<SliceState> states_;  ///< by slice
+    std::vector<Reaching> reaching_;
     std::optional<uint16_t> command_before_;
     std::vector<uint32_t> wired_;  ///< irq indexes
     ProgramSignals signals_ = ProgramSignals::End;

@@ -14,6 +14,18 @@ constexpr uint32_t iommufd_io(uint32_t n) {
     return static_cast<uint32_t>(_IO(';', 0x80)) + n;
 }
 
+constexpr uint32_t kIommuIoasAlloc = iommufd_io(1);
+constexpr uint32_t kIommuIoasIovaRanges = iommufd_io(4);
+constexpr uint32_t kIommuIoasMap = iommufd_io(5);
+constexpr uint32_t kIommuIoasUnmap = iommufd_io(6);
+constexpr uint32_t kIommuVfioIoas = iommufd_io(8);
+constexpr uint32_t kIommuIoasMapFile = iommufd_io(15);
+
+/// enum iommufd_ioas_map_flags
+constexpr uint32_t kIoasMapFixedIova = 1;
+constexpr uint32_t kIoasMapWriteable = 2;
+constexpr uint32_t kIoasMapReadable = 4;
+
 struct IommuDestroy {
     uint32_t size, id;
 };
@@ -25,6 +37,10 @@ struct IommuIoasAlloc {
 struct IommuIoasIovaRanges {
     uint32_t size, ioas_id, num_iovas, reserved;
     uint64_t allowed_iovas, out_iova_alignment;
+};
+
+struct IommuIovaRange {
+    uint64_t start, last;  ///< inclusive
 };
 
 struct IommuIoasMap {
@@ -56,6 +72,14 @@ struct IommuOption {
     uint64_t val64;
 };
 
+/// enum iommufd_vfio_ioas_op
+constexpr uint16_t kVfioIoasSet = 1;
+struct IommuVfioIoas {
+    uint32_t size, ioas_id;
+    uint16_t op, reserved;
+};
+
+static_assert(sizeof(IommuVfioIoas) == 12 && sizeof(IommuIovaRange) == 16);
 static_assert(sizeof(IommuIoasIovaRanges) == 32 && sizeof(IommuIoasMap) == 40 &&
               sizeof(IommuIoasMapFile) == 40);
 static_assert(sizeof(IommuIoasCopy) == 40 && sizeof(IommuIoasUnmap) == 24 && sizeof(IommuOption) == 24);

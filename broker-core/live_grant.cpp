@@ -14,7 +14,7 @@ std::string text_of(const char (&field)[Size]) {
 
 }  // namespace
 
-std::vector<LiveGrant> live_grants(const std::vector<std::pair<uint64_t, postern_policy>>& files) {
+std::vector<LiveGrant> live_grants(const GuardPins::Policies& files) {
     std::vector<LiveGrant> grants;
     for (const auto& [key, policy] : files) {
         const std::string id = text_of(policy.grant);

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "bpf/policy.h"
+#include "broker-core/guard_pins.h"
 
 namespace postern {
 
@@ -22,12 +22,11 @@ struct LiveGrant {
     uint64_t since = 0;    ///< CLOCK_BOOTTIME, ns: of its first file
     uint64_t sandbox = 0;  ///< id of its cgroup, 0: none
     uint64_t refused = 0;
-    bool revoked = false;         ///< all of its files are
-    std::vector<uint64_t> files;  ///< keys in the map
+    bool revoked = false;  ///< all of its files are
+    std::vector<GuardPins::Key> files;
 };
 
 /// By age, the oldest first. Pure.
-[[nodiscard]] std::vector<LiveGrant> live_grants(
-    const std::vector<std::pair<uint64_t, postern_policy>>& files);
+[[nodiscard]] std::vector<LiveGrant> live_grants(const GuardPins::Policies& files);
 
 }  // namespace postern

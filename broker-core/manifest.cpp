@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "broker-core/manifest.h"
 
+#include "broker-core/passed_fds.h"
+
 namespace postern {
 namespace {
-
-/// sd_listen_fds(3): the first passed fd.
-constexpr size_t kFirstFd = 3;
 
 Json ioctl_list(const std::vector<IoctlRule>& rules, unsigned slice) {
     Json list = Json::array();
@@ -35,6 +34,14 @@ Json irq_entry(const PlannedIrq& irq, std::string fd) {
     return {{"name", irq.name}, {"index", irq.index}, {"vector", irq.vector}, {"fd", std::move(fd)}};
 }
 
+Json peer_entry(const PlannedPeer& peer) {
+    return {{"window", peer.window},
+            {"device", peer.device},
+            {"iova", peer.iova},
+            {"size", peer.pages.size()},
+            {"access", peer.access.text()}};
+}
+
 Json with_slice(Json entry, unsigned slice) {
     entry["slice"] = slice;
     return entry;
@@ -55,8 +62,8 @@ Json fd_numbers(const std::vector<std::string>& names) {
 }
 
 void add_device(Json& manifest, const DevicePlan& device, const SlicePlan& plan,
-                const std::vector<VendedWindow>& windows) {
-    manifest["device"] = device.bdf;
+                const std::vector<VendedWindow>& windows, bool has_device_fd) {
+    manifest["device"] = has_device_fd ? Json(device.bdf) : Json(false);
     manifest["slice"] = plan.slice;
     manifest["ioctls"] = ioctl_list(device.ioctls, plan.slice);
     for (size_t i = 0; i < plan.windows.size(); ++i) {
@@ -69,6 +76,7 @@ void add_device(Json& manifest, const DevicePlan& device, const SlicePlan& plan,
     }
     for (const PlannedDma& dma : plan.dma) manifest["dma"].push_back(dma_entry(dma, "dma." + dma.name));
     for (const PlannedIrq& irq : plan.irqs) manifest["irqs"].push_back(irq_entry(irq, "irq." + irq.name));
+    for (const PlannedPeer& peer : plan.peers) manifest["peers"].push_back(peer_entry(peer));
 }
 
 void add_file(Json& manifest, const FileProfile& file, unsigned slice) {

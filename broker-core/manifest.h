@@ -20,7 +20,8 @@ struct MmapSource {
 struct VendedWindow {
     bool dmabuf = false;  ///< the fd window.NAME is there
     std::optional<MmapSource> mmap;
-    /// Its place among the windows of the guarded device fd, by which a client gives up rights of it.
+    /// Its place among the windows of the guarded device fd, or of its own guarded dma-buf where there is no
+    /// device fd: by it a client gives up rights.
     std::optional<size_t> guard;
 };
 
@@ -28,9 +29,10 @@ struct VendedWindow {
 [[nodiscard]] Json empty_manifest(const std::string& grant);
 /// Its "fds": `names` in the order of the fds from 3 on. Pure.
 [[nodiscard]] Json fd_numbers(const std::vector<std::string>& names);
-/// Adds what a client has of a device; `windows` goes with plan.windows. Pure.
+/// Adds what a client has of a device; `windows` goes with plan.windows. "device" is false for a client
+/// without the device fd. Pure.
 void add_device(Json& manifest, const DevicePlan& device, const SlicePlan& plan,
-                const std::vector<VendedWindow>& windows);
+                const std::vector<VendedWindow>& windows, bool has_device_fd);
 /// Adds a guarded file of the profile's "files", with the values of one slice. Pure.
 void add_file(Json& manifest, const FileProfile& file, unsigned slice);
 

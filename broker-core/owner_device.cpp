@@ -38,7 +38,8 @@ bool may_be_device(pid_t pid, int fd, const std::string& bdf) {
     char target[64] = {};
     const std::string link = fmt::format("/proc/{}/fd/{}", pid, fd);
     if (::readlink(link.c_str(), target, sizeof target - 1) < 0) return false;
-    if (std::string_view(target) != "anon_inode:[vfio-device]") return false;
+    const std::string_view what = target;
+    if (what != "anon_inode:[vfio-device]" && !what.starts_with("/dev/vfio/devices/")) return false;
     const auto info = read_file(fmt::format("/proc/{}/fdinfo/{}", pid, fd), 1 << 16);
     if (!info) return false;
     const size_t at = info->find("vfio-device-syspath:");
@@ -55,6 +56,7 @@ Result<UniqueFd> take_owner_device(GuardPins& pins, pid_t launcher, const std::s
         return fail_errno(error, "cannot reach the launcher of {}, pid {}", bdf, launcher);
     }
     POSTERN_ASSIGN(const auto guarded, pins.files());
+    POSTERN_ASSIGN(const auto shared, pins.shared_files());
     // In order: the owner opens its own file before it opens those of its clients.
     for (const int fd : fds_of(launcher)) {
         if (!may_be_device(launcher, fd, bdf)) continue;
@@ -63,9 +65,13 @@ Result<UniqueFd> take_owner_device(GuardPins& pins, pid_t launcher, const std::s
         UniqueFd file(static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), fd, 0)));
         if (!file) continue;
         POSTERN_ASSIGN(const uint64_t key, pins.key_of(file.get()));
-        const auto registered = std::any_of(guarded.begin(), guarded.end(),
-                                            [key](const auto& each) { return each.first == key; });
-        if (!registered) return file;
+        const auto is_it = [key](const auto& each) { return each.first.file == key; };
+        if (std::any_of(shared.begin(), shared.end(), is_it)) {
+            // The one file that there is: this process does for a moment what its owner does.
+            POSTERN_TRY(pins.ask(POSTERN_PENDING_JOIN, file.get(), 0));
+            return file;
+        }
+        if (std::none_of(guarded.begin(), guarded.end(), is_it)) return file;
     }
     return fail("the launcher of {}, pid {}, has no file of it that is not guarded; end the launcher instead",
                 bdf, launcher);

@@ -13,9 +13,6 @@
 namespace postern {
 namespace {
 
-/// sd_listen_fds(3)
-constexpr int kFirstFd = 3;
-
 std::optional<int> as_number(std::string_view text) {
     int number = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);

@@ -76,6 +76,8 @@ Result<PciDevice> read_pci_device(const std::string& bdf) {
         std::from_chars(group.data(), group.data() + group.size(), number);
         if (number >= 0) device.iommu_group = number;
     }
+    for (const auto& entry : std::filesystem::directory_iterator(folder + "vfio-dev", code))
+        device.cdev = entry.path().filename().string();
     if (const auto text = read_file(folder + "resource", 1 << 16)) {
         std::istringstream lines(*text);
         for (PciBar& bar : device.bars) {

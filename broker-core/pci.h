@@ -26,6 +26,7 @@ struct PciDevice {
     uint32_t class_code = 0;
     std::string driver;  ///< empty where none is bound
     std::optional<int> iommu_group;
+    std::string cdev;            ///< "vfio3": its node in /dev/vfio/devices; empty where there is none
     std::array<PciBar, 7> bars;  ///< 0 to 5 and the ROM
     std::string config;          ///< configuration space; 64 bytes for those who are not root
     std::string reset_methods;

@@ -83,18 +83,40 @@ Result<PlannedWindow> plan_window(const Window& window, unsigned slice, const De
     return planned;
 }
 
+Status check_iova(uint64_t iova, uint64_t size, const DeviceInfo& info) {
+    const Range range{iova, iova + size};
+    if (((iova | size) & (info.iova_alignment - 1)) != 0) {
+        return fail(
+            "iova {:#x}, size {:#x}: the IOMMU maps this device's memory in units of {:#x}; use multiples of "
+            "that",
+            iova, size, info.iova_alignment);
+    }
+    if (info.iova_ranges.empty() || std::any_of(info.iova_ranges.begin(), info.iova_ranges.end(),
+                                                [&](Range usable) { return usable.contains(range); }))
+        return {};
+    std::vector<std::string> usable;
+    for (const Range& each : info.iova_ranges)
+        usable.push_back(fmt::format("{:#x} to {:#x}", each.begin, each.end));
+    return fail("iova {:#x} to {:#x} is not in what the IOMMU maps for this device: {}", range.begin,
+                range.end, fmt::join(usable, ", "));
+}
+
 Result<PlannedDma> plan_dma(const DmaMemory& dma, unsigned slice, const DeviceInfo& info) {
     PlannedDma planned{dma.name, dma.size, dma.iova.at(slice), dma.access, dma.hugepages};
-    const Range range{planned.iova, planned.iova + planned.size};
-    if (!info.iova_ranges.empty() && std::none_of(info.iova_ranges.begin(), info.iova_ranges.end(),
-                                                  [&](Range usable) { return usable.contains(range); })) {
-        std::vector<std::string> usable;
-        for (const Range& each : info.iova_ranges)
-            usable.push_back(fmt::format("{:#x} to {:#x}", each.begin, each.end));
-        return fail("iova {:#x} to {:#x} is not in what the IOMMU maps for this device: {}", range.begin,
-                    range.end, fmt::join(usable, ", "));
-    }
+    POSTERN_TRY(check_iova(planned.iova, planned.size, info));
     return planned;
+}
+
+/// The other device's half is looked at when there is one: check_room().
+Result<PlannedPeer> plan_peer(const PeerMapping& peer, const SlicePlan& plan, const DeviceInfo& info) {
+    if (peer.device == info.bdf)
+        return fail("device {} is this device itself, which needs no mapping to reach its windows", info.bdf);
+    const auto window = std::find_if(plan.windows.begin(), plan.windows.end(),
+                                     [&](const PlannedWindow& each) { return each.name == peer.window; });
+    if (window == plan.windows.end()) return fail("there is no window \"{}\"", peer.window);
+    const Range exact{window->offset, window->offset + window->length};
+    return PlannedPeer{peer.window, peer.device, window->region, exact, peer.iova.at(plan.slice),
+                       peer.access};
 }
 
 Result<PlannedIrq> plan_irq(const Irq& irq, unsigned slice, const DeviceInfo& info) {
@@ -127,6 +149,14 @@ Result<SlicePlan> plan_slice(const DeviceProfile& device, unsigned slice, const 
                           [&](const Window& window) { return plan_window(window, slice, info); }));
     POSTERN_TRY(plan_each(device.dma, plan.dma, "dma",
                           [&](const DmaMemory& dma) { return plan_dma(dma, slice, info); }));
+    if (device.dma_map) {
+        plan.dma_map =
+            PlannedDmaMap{device.dma_map->iova.at(slice), device.dma_map->size, device.dma_map->access};
+        if (auto fits = check_iova(plan.dma_map->iova, plan.dma_map->size, info); !fits)
+            return propagate(std::move(fits), "device.dma_map");
+    }
+    POSTERN_TRY(plan_each(device.peers, plan.peers, "peers",
+                          [&](const PeerMapping& peer) { return plan_peer(peer, plan, info); }));
     POSTERN_TRY(plan_each(device.irqs, plan.irqs, "irqs",
                           [&](const Irq& irq) { return plan_irq(irq, slice, info); }));
     return plan;
@@ -157,7 +187,7 @@ Result<DevicePlan> plan_device(const Profile& profile, const DeviceInfo& info) {
     plan.setup = device.setup;
     plan.teardown = device.teardown;
     plan.folder = profile.folder;
-    plan.bus_master = !device.dma.empty();
+    plan.bus_master = !device.dma.empty() || device.dma_map;
     plan.reset_before = device.reset == Reset::Before || device.reset == Reset::Both;
     plan.reset_after = device.reset == Reset::After || device.reset == Reset::Both;
     plan.forward = device.forward;
@@ -165,6 +195,31 @@ Result<DevicePlan> plan_device(const Profile& profile, const DeviceInfo& info) {
         return fail("{}: device.reset: the device has no way to be reset alone; say \"never\"", context);
     }
     return plan;
+}
+
+Status check_room(const DevicePlan& plan, const DeviceInfo& info, uint64_t iova, uint64_t size) {
+    POSTERN_TRY(check_iova(iova, size, info));
+    const Range wanted{iova, iova + size};
+    const auto check = [&](uint64_t at, uint64_t length, const std::string& what, unsigned slice) -> Status {
+        if (!wanted.overlaps({at, at + length})) return {};
+        return fail("iova {:#x} to {:#x} overlaps {} of slice {} of {}, at {:#x} to {:#x}", wanted.begin,
+                    wanted.end, what, slice, plan.bdf, at, at + length);
+    };
+    for (const SlicePlan& slice : plan.slices) {
+        for (const PlannedDma& dma : slice.dma)
+            POSTERN_TRY(check(dma.iova, dma.size, fmt::format("dma \"{}\"", dma.name), slice.slice));
+        if (slice.dma_map)
+            POSTERN_TRY(check(slice.dma_map->iova, slice.dma_map->size, "dma_map", slice.slice));
+    }
+    return {};
+}
+
+Status check_without_peers(const Profile& profile) {
+    if (!profile.device || profile.device->peers.empty()) return {};
+    return fail(
+        "profile {}: device.peers[0]: {} would have to be owned by the same process, and this one owns one "
+        "device; let `postern broker` have both, see postern-broker(8)",
+        profile.name, profile.device->peers[0].device);
 }
 
 Status check_slice(const Profile& profile, uint64_t slice) {
@@ -205,8 +260,26 @@ Json to_json(const DevicePlan& plan) {
         }
         Json ioctls = Json::array();
         for (const IoctlRule& rule : plan.ioctls) ioctls.push_back(for_manifest(rule, slice.slice));
-        slices.push_back(
-            {{"slice", slice.slice}, {"windows", windows}, {"dma", dma}, {"irqs", irqs}, {"ioctls", ioctls}});
+        Json own = nullptr;
+        if (slice.dma_map) {
+            own = {{"iova", slice.dma_map->iova},
+                   {"size", slice.dma_map->size},
+                   {"access", slice.dma_map->access.text()}};
+        }
+        Json peers = Json::array();
+        for (const PlannedPeer& peer : slice.peers) {
+            peers.push_back({{"window", peer.window},
+                             {"device", peer.device},
+                             {"iova", peer.iova},
+                             {"access", peer.access.text()}});
+        }
+        slices.push_back({{"slice", slice.slice},
+                          {"dma_map", own},
+                          {"peers", peers},
+                          {"windows", windows},
+                          {"dma", dma},
+                          {"irqs", irqs},
+                          {"ioctls", ioctls}});
     }
     constexpr const char* kForward[] = {"sandbox", "never", "anyone"};
     return {{"device", plan.bdf},

@@ -96,43 +96,104 @@ Status check_sharing(const std::vector<Window>& windows, const std::string& list
     return {};
 }
 
-Status check_dma(const DeviceProfile& device, unsigned slices) {
+/// Pieces of the device's I/O address space, and whose they are.
+class IovaPieces {
+  public:
+    /// Of all slices: `what` is the key's path, `name` what errors call the memory.
+    [[nodiscard]] Status add(const std::string& what, const std::string& name, const Stepped& iova,
+                             uint64_t size, unsigned slices) {
+        if (size == 0 || size % kPageSize != 0) {
+            return fail("{}: size {} is not a multiple of the page size; use {}", what, size,
+                        std::max(page_ceil(size), kPageSize));
+        }
+        if (size > (1ULL << 40)) return fail("{}: size {} is more than 1TiB", what, size);
+        if (auto steps = check_steps(iova, size, slices, "iova"); !steps)
+            return propagate(std::move(steps), what);
+        for (unsigned slice = 0; slice < slices; ++slice) {
+            const uint64_t at = iova.at(slice);
+            if (at % kPageSize != 0) {
+                return fail("{}: iova {:#x} of slice {} is not page aligned ({}); use {:#x}", what, at, slice,
+                            kPageSize, page_floor(at));
+            }
+            pieces_.push_back({{at, at + size}, what, name, slice});
+        }
+        return {};
+    }
+
+    [[nodiscard]] Status check_overlaps() {
+        std::sort(pieces_.begin(), pieces_.end(),
+                  [](const Piece& a, const Piece& b) { return a.range.begin < b.range.begin; });
+        for (size_t i = 1; i < pieces_.size(); ++i) {
+            const Piece& below = pieces_[i - 1];
+            const Piece& above = pieces_[i];
+            if (!below.range.overlaps(above.range)) continue;
+            return fail("{}: iova {:#x} of slice {} overlaps \"{}\" of slice {}, which ends at {:#x}",
+                        above.what, above.range.begin, above.slice, below.name, below.slice, below.range.end);
+        }
+        return {};
+    }
+
+  private:
     struct Piece {
         Range range;
-        size_t dma;
+        std::string what;
+        std::string name;
         unsigned slice;
     };
-    std::vector<Piece> pieces;
+    std::vector<Piece> pieces_;
+};
+
+Status check_dma(const DeviceProfile& device, unsigned slices) {
+    IovaPieces pieces;
     for (size_t i = 0; i < device.dma.size(); ++i) {
         const DmaMemory& dma = device.dma[i];
-        if (dma.size == 0 || dma.size % kPageSize != 0) {
-            return fail("{}: size {} is not a multiple of the page size; use {}", where("device.dma", i),
-                        dma.size, std::max(page_ceil(dma.size), kPageSize));
-        }
-        if (dma.size > (1ULL << 40))
-            return fail("{}: size {} is more than 1TiB", where("device.dma", i), dma.size);
-        if (auto steps = check_steps(dma.iova, dma.size, slices, "iova"); !steps) {
-            return propagate(std::move(steps), where("device.dma", i));
-        }
-        for (unsigned slice = 0; slice < slices; ++slice) {
-            const uint64_t iova = dma.iova.at(slice);
-            if (iova % kPageSize != 0) {
-                return fail("{}: iova {:#x} of slice {} is not page aligned ({}); use {:#x}",
-                            where("device.dma", i), iova, slice, kPageSize, page_floor(iova));
-            }
-            pieces.push_back({{iova, iova + dma.size}, i, slice});
-        }
+        POSTERN_TRY(pieces.add(where("device.dma", i), dma.name, dma.iova, dma.size, slices));
     }
-    std::sort(pieces.begin(), pieces.end(),
-              [](const Piece& a, const Piece& b) { return a.range.begin < b.range.begin; });
-    for (size_t i = 1; i < pieces.size(); ++i) {
-        const Piece& below = pieces[i - 1];
-        const Piece& above = pieces[i];
-        if (!below.range.overlaps(above.range)) continue;
-        return fail("{}: iova {:#x} of slice {} overlaps \"{}\" of slice {}, which ends at {:#x}",
-                    where("device.dma", above.dma), above.range.begin, above.slice,
-                    device.dma[below.dma].name, below.slice, below.range.end);
+    if (device.dma_map) {
+        POSTERN_TRY(
+            pieces.add("device.dma_map", "dma_map", device.dma_map->iova, device.dma_map->size, slices));
+        if (device.forward == Forward::Anyone)
+            return fail(
+                "device.dma_map: its iommufd is of use in the client's sandbox only, and \"forward\" is "
+                "\"anyone\"; say "
+                "\"sandbox\"");
+        // IOMMU_IOAS_MAP_FILE looks at the fd of a memfd, and not at how a dma-buf was opened (Linux 7.3).
+        const auto readable =
+            std::find_if(device.windows.begin(), device.windows.end(),
+                         [](const Window& window) { return window.by_dmabuf && !window.access.write; });
+        if (device.dma_map->access.write && readable != device.windows.end())
+            return fail(
+                "device.dma_map: with access \"{}\" the device could be made to write into window \"{}\" "
+                "by its dma-buf, and the window is only to be read; leave \"dmabuf\" out of its methods",
+                device.dma_map->access.text(), readable->name);
     }
+    return pieces.check_overlaps();
+}
+
+Status check_peers(const DeviceProfile& device, unsigned slices) {
+    std::map<std::string, IovaPieces> spaces;  // of each device its own
+    for (size_t i = 0; i < device.peers.size(); ++i) {
+        const PeerMapping& peer = device.peers[i];
+        const std::string path = where("device.peers", i);
+        const auto window = std::find_if(device.windows.begin(), device.windows.end(),
+                                         [&](const Window& each) { return each.name == peer.window; });
+        if (window == device.windows.end())
+            return fail("{}.window: the profile has no window \"{}\"", path, peer.window);
+        if (!window->by_pages())
+            return fail(
+                "{}: window \"{}\" is not reached by pages; give it the method \"mmap\" or \"dmabuf\"", path,
+                peer.window);
+        // What surrounds it in its pages is not the peer's.
+        if (window->length % kPageSize != 0 || window->offset.base % kPageSize != 0 ||
+            window->offset.stride % kPageSize != 0)
+            return fail("{}: window \"{}\" is not made of whole pages ({}), and an IOMMU maps nothing less",
+                        path, peer.window, kPageSize);
+        if ((peer.access.read && !window->access.read) || (peer.access.write && !window->access.write))
+            return fail("{}: access \"{}\" is more than window \"{}\" allows, which is \"{}\"", path,
+                        peer.access.text(), peer.window, window->access.text());
+        POSTERN_TRY(spaces[peer.device].add(path, peer.window, peer.iova, window->length, slices));
+    }
+    for (auto& [bdf, pieces] : spaces) POSTERN_TRY(pieces.check_overlaps());
     return {};
 }
 
@@ -235,6 +296,12 @@ void add_weakenings(const T& file, const std::string& path, unsigned slices,
                 "window \"{}\" has access \"w\" and is mapped: on x86 what can be written can be read",
                 window.name));
         }
+        if (window.by_dmabuf && !window.access.write) {
+            found.push_back(
+                fmt::format("window \"{}\" has access \"r\" and is a dma-buf: whoever has a device that "
+                            "imports it can write it by that",
+                            window.name));
+        }
     }
     if (file.forward == Forward::Anyone) {
         found.push_back(fmt::format(
@@ -264,6 +331,7 @@ Status check_profile(const Profile& profile) {
     if (!profile.device) return {};
     POSTERN_TRY(check_policy(*profile.device, "device", profile.slices));
     POSTERN_TRY(check_dma(*profile.device, profile.slices));
+    POSTERN_TRY(check_peers(*profile.device, profile.slices));
     return check_irqs(*profile.device, profile.slices);
 }
 

@@ -55,6 +55,21 @@ struct DmaMemory {
     enum class HugePages { Auto, Never, Require } hugepages = HugePages::Auto;
 };
 
+/// The part of the device's I/O address space that a client maps its own memory into.
+struct DmaMap {
+    Stepped iova;
+    uint64_t size = 0;  ///< bytes, whole pages
+    Access access;      ///< the most that the device may be let do with what is mapped
+};
+
+/// A window of this device's that another one may reach by DMA.
+struct PeerMapping {
+    std::string window;  ///< its name
+    std::string device;  ///< PCI address of the other one
+    Stepped iova;        ///< what that one calls the window's first byte
+    Access access;       ///< what it may do
+};
+
 struct Irq {
     std::string name;
     uint32_t index = 0;  ///< VFIO_PCI_INTX_IRQ_INDEX, …
@@ -80,6 +95,8 @@ struct DeviceProfile {
     std::vector<Window> windows;
     std::vector<IoctlRule> ioctls;
     std::vector<DmaMemory> dma;
+    std::optional<DmaMap> dma_map;
+    std::vector<PeerMapping> peers;
     std::vector<Irq> irqs;
     Programs setup;
     Programs teardown;

@@ -10,6 +10,7 @@
 
 #include "broker-core/file.h"
 #include "broker-core/ioctl_rule.h"
+#include "broker-core/pci.h"
 #include "broker-core/quantity.h"
 
 namespace postern {
@@ -224,6 +225,29 @@ DeviceProfile read_device(ObjectReader& reader) {
             static_cast<DmaMemory::HugePages>(dma.choice("hugepages", {"auto", "never", "require"}, 0));
         dma.finish();
         device.dma.push_back(std::move(memory));
+    });
+    reader.object("dma_map", [&](ObjectReader& own) {
+        DmaMap& map = device.dma_map.emplace();
+        map.size = own.integer("size", true).value_or(0);
+        map.iova = read_stepped(own, "iova", true);
+        map.access = read_access(own);
+    });
+    reader.each("peers", [&](const Json& element, const std::string& path) {
+        ObjectReader entry(element, path, reading);
+        PeerMapping peer;
+        peer.window = entry.string("window", true);
+        peer.device = entry.string("device", true);
+        if (!entry.failed()) {
+            if (auto bdf = parse_bdf(peer.device); bdf) {
+                peer.device = std::move(*bdf);
+            } else {
+                entry.set_error(entry.path_of("device"), bdf.error().message);
+            }
+        }
+        peer.iova = read_stepped(entry, "iova", true);
+        peer.access = read_access(entry);
+        entry.finish();
+        device.peers.push_back(std::move(peer));
     });
     reader.each("irqs", [&](const Json& element, const std::string& path) {
         ObjectReader entry(element, path, reading);

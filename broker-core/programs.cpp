@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "broker-core/file.h"
+#include "broker-core/passed_fds.h"
 #include "broker-core/scope_guard.h"
 #include "broker-core/unique_fd.h"
 
@@ -25,8 +26,6 @@ extern char** environ;
 
 namespace postern {
 namespace {
-
-constexpr int kFirstFd = 3;
 
 int interrupted_by = 0;
 
@@ -47,6 +46,7 @@ struct Child {
     std::vector<int> fds;
     int output;
     int failure;
+    const ChildMark* mark;
     pid_t parent;
 
     [[noreturn]] void fail() const {
@@ -58,6 +58,7 @@ struct Child {
     [[noreturn]] void run() {
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (::getppid() != parent) ::_exit(127);  // it died before the line above
+        if (mark != nullptr && !mark->apply()) fail();
         sigset_t none;
         ::sigemptyset(&none);
         ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -155,7 +156,7 @@ Result<std::string> find_program(const std::string& name, const std::string& fol
 }
 
 Status run_program(const ProgramLine& line, const std::string& folder, const BorrowedFds& fds,
-                   std::string* output_text, ProgramSignals on_signals) {
+                   std::string* output_text, ProgramSignals on_signals, const ChildMark* mark) {
     const std::string context = fmt::format("program {}", line[0]);
     POSTERN_ASSIGN(const std::string file, find_program(line[0], folder));
 
@@ -205,6 +206,7 @@ Status run_program(const ProgramLine& line, const std::string& folder, const Bor
                 .fds = {},
                 .output = output_writer.get(),
                 .failure = failure_writer.get(),
+                .mark = mark,
                 .parent = ::getpid()};
     for (const auto& [name, fd] : fds) child.fds.push_back(fd);
 

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "broker-core/guard_owner.h"
 #include "broker-core/profile.h"
 #include "broker-core/result.h"
 
@@ -26,9 +27,10 @@ enum class ProgramSignals {
 
 /// Runs `line` in `folder` with `fds` passed by the sd_listen_fds(3) convention, and waits. What it prints,
 /// on stdout too, goes to stderr, or to `output` where that is given; an exit status other than 0 is an error
-/// with its last line. It dies with the caller.
+/// with its last line. It dies with the caller. `mark`, if given, is put on it.
 [[nodiscard]] Status run_program(const ProgramLine& line, const std::string& folder, const BorrowedFds& fds,
-                                 std::string* output = nullptr, ProgramSignals signals = ProgramSignals::End);
+                                 std::string* output = nullptr, ProgramSignals signals = ProgramSignals::End,
+                                 const ChildMark* mark = nullptr);
 
 /// The last signal that killed a program so since the previous call, 0 if none did: run_program() took it, so
 /// a caller that has other clients to pass it on to asks here.

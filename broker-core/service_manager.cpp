@@ -16,12 +16,11 @@
 #include <cstring>
 
 #include "broker-core/packet.h"
+#include "broker-core/passed_fds.h"
 
 namespace postern {
 namespace {
 
-/// sd_listen_fds(3)
-constexpr int kFirstFd = 3;
 /// A manager that reloads is busy for seconds.
 constexpr int kPatienceMs = 30000;
 

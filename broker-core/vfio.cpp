@@ -17,52 +17,6 @@
 namespace postern::vfio {
 namespace {
 
-/// "pid 812 (postern)" of a process that has `path` open, or empty; for an error message only.
-std::string holder_of(const std::string& path) {
-    struct stat wanted {};
-    if (::stat(path.c_str(), &wanted) != 0) return {};
-    std::error_code code;
-    for (const auto& process : std::filesystem::directory_iterator("/proc", code)) {
-        const std::string pid = process.path().filename().string();
-        if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
-        std::error_code gone;
-        for (const auto& fd : std::filesystem::directory_iterator(process.path() / "fd", gone)) {
-            struct stat found {};
-            if (::stat(fd.path().c_str(), &found) != 0 || found.st_rdev != wanted.st_rdev ||
-                !S_ISCHR(found.st_mode))
-                continue;
-            auto name = read_file((process.path() / "comm").string(), 4096);
-            if (name && name->ends_with('\n')) name->pop_back();
-            return fmt::format("pid {} ({})", pid, name ? *name : "?");
-        }
-    }
-    return {};
-}
-
-Result<UniqueFd> open_node(const std::string& path, std::string_view hint_absent) {
-    UniqueFd node(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-    if (node) return node;
-    const int error = errno;
-    switch (error) {
-        case EBUSY: {
-            const std::string holder = holder_of(path);
-            return Failure(Error{fmt::format("{} is busy: {} has it open; end that first", path,
-                                             holder.empty() ? "another process" : holder),
-                                 error});
-        }
-        case EACCES:
-        case EPERM:
-            return fail_errno(
-                error, "no right to open {}; run as root, or let an administrator give you the node", path);
-        case ENOENT:
-        case ENODEV:
-        case ENXIO:
-            return fail_errno(error, "cannot open {}; {}", path, hint_absent);
-        default:
-            return fail_errno(error, "cannot open {}", path);
-    }
-}
-
 /// Walks a VFIO capability chain that starts at `offset` of `buffer`; calls visit(header, bytes left).
 template <typename Visit>
 void walk_capabilities(std::span<const std::byte> buffer, uint32_t offset, const Visit& visit) {
@@ -131,7 +85,69 @@ Result<RegionInfo> read_region(int device, uint32_t index) {
     return region;
 }
 
+Status set_container(int container, int group) {
+    vfio_group_status status{};
+    status.argsz = sizeof status;
+    if (::ioctl(group, VFIO_GROUP_GET_STATUS, &status) != 0) {
+        const int error = errno;
+        return fail_errno(error, "VFIO_GROUP_GET_STATUS");
+    }
+    if ((status.flags & VFIO_GROUP_FLAGS_VIABLE) == 0) {
+        return fail(
+            "the IOMMU group is not viable: another device of it is bound to a driver of the host; "
+            "`postern devices` shows which");
+    }
+    if (::ioctl(group, VFIO_GROUP_SET_CONTAINER, &container) == 0) return {};
+    const int error = errno;
+    return fail_errno(error, "VFIO_GROUP_SET_CONTAINER");
+}
+
 }  // namespace
+
+std::string holder_of(const std::string& path) {
+    struct stat wanted {};
+    if (::stat(path.c_str(), &wanted) != 0) return {};
+    std::error_code code;
+    for (const auto& process : std::filesystem::directory_iterator("/proc", code)) {
+        const std::string pid = process.path().filename().string();
+        if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
+        std::error_code gone;
+        for (const auto& fd : std::filesystem::directory_iterator(process.path() / "fd", gone)) {
+            struct stat found {};
+            if (::stat(fd.path().c_str(), &found) != 0 || found.st_rdev != wanted.st_rdev ||
+                !S_ISCHR(found.st_mode))
+                continue;
+            auto name = read_file((process.path() / "comm").string(), 4096);
+            if (name && name->ends_with('\n')) name->pop_back();
+            return fmt::format("pid {} ({})", pid, name ? *name : "?");
+        }
+    }
+    return {};
+}
+
+Result<UniqueFd> open_node(const std::string& path, std::string_view hint_absent) {
+    UniqueFd node(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    if (node) return node;
+    const int error = errno;
+    switch (error) {
+        case EBUSY: {
+            const std::string holder = holder_of(path);
+            return Failure(Error{fmt::format("{} is busy: {} has it open; end that first", path,
+                                             holder.empty() ? "another process" : holder),
+                                 error});
+        }
+        case EACCES:
+        case EPERM:
+            return fail_errno(
+                error, "no right to open {}; run as root, or let an administrator give you the node", path);
+        case ENOENT:
+        case ENODEV:
+        case ENXIO:
+            return fail_errno(error, "cannot open {}; {}", path, hint_absent);
+        default:
+            return fail_errno(error, "cannot open {}", path);
+    }
+}
 
 Result<UniqueFd> open_container() {
     return open_node("/dev/vfio/vfio", "load the module: modprobe vfio-pci");
@@ -149,21 +165,7 @@ Status attach_group(int container, int group) {
     if (::ioctl(container, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) != 1) {
         return fail("this kernel has no type 1 IOMMU for VFIO; load the module: modprobe vfio_iommu_type1");
     }
-    vfio_group_status status{};
-    status.argsz = sizeof status;
-    if (::ioctl(group, VFIO_GROUP_GET_STATUS, &status) != 0) {
-        const int error = errno;
-        return fail_errno(error, "VFIO_GROUP_GET_STATUS");
-    }
-    if ((status.flags & VFIO_GROUP_FLAGS_VIABLE) == 0) {
-        return fail(
-            "the IOMMU group is not viable: another device of it is bound to a driver of the host; "
-            "`postern devices` shows which");
-    }
-    if (::ioctl(group, VFIO_GROUP_SET_CONTAINER, &container) != 0) {
-        const int error = errno;
-        return fail_errno(error, "VFIO_GROUP_SET_CONTAINER");
-    }
+    POSTERN_TRY(set_container(container, group));
     if (::ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) != 0) {
         const int error = errno;
         return fail_errno(
@@ -174,6 +176,10 @@ Status attach_group(int container, int group) {
                 : "");
     }
     return {};
+}
+
+Status attach_group_to_iommufd(int iommufd, int group) {
+    return set_container(iommufd, group);
 }
 
 Result<UniqueFd> get_device(int group, const std::string& bdf) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "broker-core/device_info.h"
@@ -15,6 +16,12 @@
 
 namespace postern::vfio {
 
+/// Opens a device node for reading and writing. The error names who has it open, or says what to do; for one
+/// that is not there, `hint_absent`.
+[[nodiscard]] Result<UniqueFd> open_node(const std::string& path, std::string_view hint_absent);
+/// "pid 812 (postern)" of a process that has `path` open, or empty; for an error message only.
+[[nodiscard]] std::string holder_of(const std::string& path);
+
 /// Opens /dev/vfio/vfio. The error tells a missing module from missing rights.
 [[nodiscard]] Result<UniqueFd> open_container();
 
@@ -23,6 +30,8 @@ namespace postern::vfio {
 
 /// VFIO_GROUP_GET_STATUS, VFIO_GROUP_SET_CONTAINER, and VFIO_SET_IOMMU with VFIO_TYPE1v2_IOMMU.
 [[nodiscard]] Status attach_group(int container, int group);
+/// The same with an iommufd for the container, in the address space that was set for it.
+[[nodiscard]] Status attach_group_to_iommufd(int iommufd, int group);
 
 /// VFIO_GROUP_GET_DEVICE_FD. Every call gives a new struct file of the same device.
 [[nodiscard]] Result<UniqueFd> get_device(int group, const std::string& bdf);

@@ -31,4 +31,17 @@ struct FeatureDmaBuf {
 };
 static_assert(sizeof(FeatureDmaBuf) == 32);
 
+/// VFIO_DEVICE_BIND_IOMMUFD and VFIO_DEVICE_ATTACH_IOMMUFD_PT, Linux 6.6.
+constexpr uint32_t kVfioBindIommufd = static_cast<uint32_t>(_IO(VFIO_TYPE, VFIO_BASE)) + 18;
+constexpr uint32_t kVfioAttachIommufd = static_cast<uint32_t>(_IO(VFIO_TYPE, VFIO_BASE)) + 19;
+struct VfioBindIommufd {
+    uint32_t argsz, flags;
+    int32_t iommufd;
+    uint32_t out_devid;
+};
+struct VfioAttachIommufd {
+    uint32_t argsz, flags, pt_id;
+};
+static_assert(sizeof(VfioBindIommufd) == 16 && sizeof(VfioAttachIommufd) == 12);
+
 }  // namespace postern::uapi

@@ -86,7 +86,8 @@ struct postern_window {
     uint64_t mmap_offset; /* of its first byte in mmap_fd; need not lie on a page */
     int io_fd;            /* borrowed; for pread(2) and pwrite(2); -1: unknown */
     uint64_t io_offset;   /* of its first byte in io_fd */
-    int guard;            /* its number among the windows of the guarded device fd; -1: it is none of them */
+    int guard; /* its number among the windows of the guarded device fd, or, without a device fd, of
+                  mmap_fd; -1: it is none of them */
 };
 
 /* Memory that is already mapped for DMA. */
@@ -97,6 +98,17 @@ struct postern_dma {
     uint64_t iova; /* what the device calls the first byte */
     int access;    /* of the device: POSTERN_READ | POSTERN_WRITE */
     int fd;        /* borrowed; a memfd */
+};
+
+/* The part of the device's I/O address space that the client maps memory of its own into, see
+ * postern_dma_map_memory(). */
+struct postern_dma_map {
+    int fd;             /* borrowed; the guarded iommufd; -1: the grant has no such part */
+    uint32_t ioas;      /* id of the address space in it */
+    uint64_t iova;      /* where the part begins, in the device's address space */
+    uint64_t size;      /* bytes */
+    uint64_t alignment; /* of addresses and lengths, bytes */
+    int access;         /* PROT_READ, PROT_WRITE: the most that the device may be let do */
 };
 
 /* An interrupt that is already wired to an eventfd. */
@@ -116,13 +128,15 @@ struct postern_named_fd {
 /* Read only for the caller. All strings live as long as the grant. */
 struct postern_grant {
     const char* id;     /* as `postern ps` shows it and `postern revoke` takes it */
-    const char* device; /* PCI address, e.g. "0000:00:02.0"; NULL without a device */
+    const char* device; /* PCI address, e.g. "0000:00:02.0"; NULL without a device fd */
     int slice;          /* or POSTERN_NO_SLICE */
-    int device_fd;      /* borrowed; the guarded fd (unguarded in setup programs); -1 without a device */
+    int device_fd;      /* borrowed; the guarded fd (unguarded in setup programs); -1: there is none, as the
+                           windows are all there is to the grant and are dma-bufs, or it has no device */
     struct postern_window* windows;
     size_t window_count;
     struct postern_dma* dma;
     size_t dma_count;
+    struct postern_dma_map dma_map;
     struct postern_irq* irqs;
     size_t irq_count;
     struct postern_named_fd* fds; /* every passed fd */
@@ -642,6 +656,24 @@ static inline int postern_read_irq_(struct postern_json_* j, const struct poster
     return postern_fd_member_(j, grant, node, where, &irq->fd);
 }
 
+static inline int postern_read_dma_map_(struct postern_json_* j, struct postern_grant* grant) {
+    const char* where = "dma_map";
+    struct postern_dma_map* map = &grant->dma_map;
+    uint64_t ioas = 0;
+    uint32_t node = postern_member_(j, 0, where);
+    map->fd = -1;
+    if (!node) return 0;
+    if (j->nodes[node].type != POSTERN_JSON_OBJECT_) return postern_bad_(j, "", where, "must be an object");
+    if (postern_integer_(j, node, where, "ioas", UINT32_MAX, &ioas)) return -1;
+    map->ioas = (uint32_t)ioas;
+    if (postern_integer_(j, node, where, "size", INT64_MAX, &map->size)) return -1;
+    if (map->size == 0) return postern_bad_(j, where, "size", "must not be 0");
+    if (postern_integer_(j, node, where, "iova", UINT64_MAX - map->size, &map->iova)) return -1;
+    if (postern_integer_(j, node, where, "alignment", INT64_MAX, &map->alignment)) return -1;
+    if (postern_access_(j, node, where, &map->access)) return -1;
+    return postern_fd_member_(j, grant, node, where, &map->fd);
+}
+
 /* Starts on an array of the manifest: its first entry in *node (0 if absent or empty) and zeroed room for
  * all. */
 static inline int postern_begin_array_(struct postern_json_* j, const char* key, size_t entry_size,
@@ -709,6 +741,7 @@ static inline int postern_read_manifest_(struct postern_json_* j, struct postern
     uint64_t version = 0;
     uint32_t device;
     uint32_t root = 0;
+    int is_without;
     if (postern_json_value_(j, 1, &root)) return -1;
     postern_json_space_(j);
     if (j->at != j->length) return postern_json_bad_(j, "text after the end of the manifest");
@@ -720,7 +753,8 @@ static inline int postern_read_manifest_(struct postern_json_* j, struct postern
     }
     if (postern_string_(j, 0, "", "grant", &grant->id)) return -1;
     device = postern_member_(j, 0, "device");
-    if (device && j->nodes[device].type != POSTERN_JSON_NULL_ &&
+    is_without = device && j->nodes[device].type == POSTERN_JSON_FALSE_;
+    if (device && !is_without && j->nodes[device].type != POSTERN_JSON_NULL_ &&
         postern_string_(j, 0, "", "device", &grant->device)) {
         return -1;
     }
@@ -731,6 +765,10 @@ static inline int postern_read_manifest_(struct postern_json_* j, struct postern
     }
     if (postern_check_fds_(j, grant)) return -1;
     grant->device_fd = postern_fd(grant, "device");
+    if (is_without && grant->device_fd >= 0) {
+        return postern_bad_(j, "", "device", "is false, but an fd of that name was passed");
+    }
+    if (postern_read_dma_map_(j, grant)) return -1;
     return postern_read_arrays_(j, grant);
 }
 
@@ -1484,6 +1522,81 @@ static inline int postern_ioctl(int fd, unsigned long request, const void* block
     return result == -1 && errno == done ? 0 : result;
 }
 
+/* ---- memory of the client's own for the device (profile key "dma_map") ----
+ *
+ * Each mapping is an ioctl with sealed arguments, see above: set-up, not a hot loop. What is mapped is
+ * pinned, counts against RLIMIT_MEMLOCK, and is unmapped by the owner when the client has ended. 0, or -1
+ * with errno: ENODEV, the grant has no such part; EPERM, not wholly inside the part, or more than its access;
+ * EEXIST, something is mapped there; EINVAL, not aligned; ENOENT, nothing is mapped there; those of
+ * postern_ioctl(). linux/iommufd.h. */
+
+enum {
+    POSTERN_IOAS_MAP_ = 0x3b85,
+    POSTERN_IOAS_UNMAP_ = 0x3b86,
+    POSTERN_IOAS_MAP_FILE_ = 0x3b8f,
+    POSTERN_IOAS_FIXED_IOVA_ = 1,
+    POSTERN_IOAS_WRITEABLE_ = 2,
+    POSTERN_IOAS_READABLE_ = 4
+};
+
+/* What the kernel is given: struct iommu_ioas_map, or iommu_ioas_map_file. */
+struct postern_ioas_map_ {
+    uint32_t size, flags, ioas;
+    int32_t fd;
+    uint64_t start, length, iova;
+};
+
+static inline int postern_dma_map_(const struct postern_grant* grant, unsigned long request, int fd,
+                                   uint64_t start, uint64_t length, uint64_t iova, int access) {
+    struct postern_ioas_map_ block;
+    if (!grant || grant->dma_map.fd < 0) {
+        errno = ENODEV;
+        return -1;
+    }
+    memset(&block, 0, sizeof block);
+    block.size = sizeof block;
+    block.flags = (uint32_t)POSTERN_IOAS_FIXED_IOVA_ |
+                  (access & PROT_READ ? (uint32_t)POSTERN_IOAS_READABLE_ : 0U) |
+                  (access & PROT_WRITE ? (uint32_t)POSTERN_IOAS_WRITEABLE_ : 0U);
+    block.ioas = grant->dma_map.ioas;
+    block.fd = fd;
+    block.start = start;
+    block.length = length;
+    block.iova = iova;
+    return postern_ioctl(grant->dma_map.fd, request, &block, sizeof block);
+}
+
+/* Maps length bytes at address, which stay the caller's, at iova. access is the device's: PROT_READ,
+ * PROT_WRITE. */
+static inline int postern_dma_map_memory(const struct postern_grant* grant, void* address, uint64_t length,
+                                         uint64_t iova, int access) {
+    return postern_dma_map_(grant, POSTERN_IOAS_MAP_, 0, (uint64_t)(uintptr_t)address, length, iova, access);
+}
+
+/* The same of a memfd's or a dma-buf's bytes from start on (Linux 6.13; BAR dma-bufs: 6.19). */
+static inline int postern_dma_map_file(const struct postern_grant* grant, int fd, uint64_t start,
+                                       uint64_t length, uint64_t iova, int access) {
+    return postern_dma_map_(grant, POSTERN_IOAS_MAP_FILE_, fd, start, length, iova, access);
+}
+
+/* Unmaps what lies in the range; mappings are unmapped as they were made, or not at all. */
+static inline int postern_dma_unmap(const struct postern_grant* grant, uint64_t iova, uint64_t length) {
+    struct {
+        uint32_t size, ioas;
+        uint64_t iova, length;
+    } block;
+    if (!grant || grant->dma_map.fd < 0) {
+        errno = ENODEV;
+        return -1;
+    }
+    memset(&block, 0, sizeof block);
+    block.size = sizeof block;
+    block.ioas = grant->dma_map.ioas;
+    block.iova = iova;
+    block.length = length;
+    return postern_ioctl(grant->dma_map.fd, POSTERN_IOAS_UNMAP_, &block, sizeof block);
+}
+
 /* ---- giving up rights, for good ----
  *
  * Whoever holds a guarded fd can narrow what may be done with it: for this open file, so for all its
@@ -1520,8 +1633,9 @@ static inline int postern_restrict_ioctls(int fd) {
 }
 
 /* Of one window of the grant's device: POSTERN_READ, POSTERN_WRITE, POSTERN_MMAP, POSTERN_PREAD, or several.
- * Other windows that overlap it keep what they have. ENOENT: window is NULL; ENODEV: the device fd has no
- * such window (it is reached by a dma-buf alone, whose fd would have to be closed, or nothing is guarded). */
+ * Other windows that overlap it keep what they have. In a grant without a device fd it is the window's own
+ * dma-buf. ENOENT: window is NULL; ENODEV: the device fd has no such window (it is reached by a dma-buf
+ * alone, whose fd would have to be closed, or nothing is guarded). */
 static inline int postern_restrict_window(const struct postern_grant* grant,
                                           const struct postern_window* window, int lose) {
     if (!window || window->guard < 0) {
@@ -1532,8 +1646,8 @@ static inline int postern_restrict_window(const struct postern_grant* grant,
         errno = EINVAL;
         return -1;
     }
-    return postern_restrict_(grant->device_fd, POSTERN_GIVE_UP_WINDOW_,
-                             (uint64_t)window->guard << 8 | (uint64_t)lose);
+    return postern_restrict_(grant->device_fd >= 0 ? grant->device_fd : window->mmap_fd,
+                             POSTERN_GIVE_UP_WINDOW_, (uint64_t)window->guard << 8 | (uint64_t)lose);
 }
 
 /* Of all windows that are reached by this fd. */

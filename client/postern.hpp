@@ -155,17 +155,18 @@ class Grant {
         return result;
     }
 
-    /// Gives rights up, for good and for every holder of the device fd; see postern_restrict_*().
+    /// Gives rights up, for good and for every holder of the device fd; see postern_restrict_*(). Where the
+    /// grant has no device fd, of the dma-bufs of its windows.
     void restrict_ioctl(unsigned long request) const {
         given_up("ioctl", postern_restrict_ioctl(grant_->device_fd, request));
     }
-    void restrict_ioctls() const { given_up("all ioctls", postern_restrict_ioctls(grant_->device_fd)); }
+    void restrict_ioctls() const { give_up("all ioctls", postern_restrict_ioctls); }
     /// lose: POSTERN_READ, POSTERN_WRITE, POSTERN_MMAP, POSTERN_PREAD, or several.
     void restrict_window(const char* name, int lose) const {
         given_up(name, postern_restrict_window(grant_.get(), &window(name), lose));
     }
-    void restrict_write() const { given_up("all writing", postern_restrict_write(grant_->device_fd)); }
-    void restrict_forward() const { given_up("handing it on", postern_restrict_forward(grant_->device_fd)); }
+    void restrict_write() const { give_up("all writing", postern_restrict_write); }
+    void restrict_forward() const { give_up("handing it on", postern_restrict_forward); }
 
   private:
     struct Close {
@@ -180,6 +181,13 @@ class Grant {
 
     static void given_up(const char* what, int result) {
         if (result < 0) fail("giving up", what);
+    }
+
+    /// Of every file that leads to the device.
+    void give_up(const char* what, int (*restrict)(int)) const {
+        if (grant_->device_fd >= 0 || grant_->window_count == 0) given_up(what, restrict(grant_->device_fd));
+        for (size_t i = 0; grant_->device_fd < 0 && i < grant_->window_count; i++)
+            given_up(what, restrict(grant_->windows[i].mmap_fd));
     }
 
     template <typename T>

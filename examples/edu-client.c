@@ -4,14 +4,11 @@
  * edu: its registers, its DMA engine and its interrupt. A short example of a client; no setup program is
  * needed. Status 0 if the device did all that it should, else 1 with a line on stderr.
  */
-#include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "postern.h"
+#include "edu.h"
 
 enum edu_register {
     EDU_ID = 0x00,
@@ -20,44 +17,10 @@ enum edu_register {
     EDU_STATUS = 0x20,
     EDU_IRQ_STATUS = 0x24,
     EDU_IRQ_RAISE = 0x60,
-    EDU_IRQ_ACKNOWLEDGE = 0x64,
-    EDU_DMA_SOURCE = 0x80,
-    EDU_DMA_DESTINATION = 0x88,
-    EDU_DMA_COUNT = 0x90,
-    EDU_DMA_COMMAND = 0x98
+    EDU_IRQ_ACKNOWLEDGE = 0x64
 };
 
-enum {
-    STATUS_COMPUTING = 0x01,
-    DMA_START = 0x01,
-    DMA_FROM_DEVICE = 0x02,
-    DEVICE_BUFFER = 0x40000, /* the device's own 4 KiB, as its DMA engine addresses them */
-    TRANSFER = 2048,         /* bytes; QEMU 7.2 aborts if a transfer touches the buffer's last byte */
-    PATIENCE_SECONDS = 5
-};
-
-__attribute__((format(printf, 1, 2), noreturn)) static void die(const char* format, ...) {
-    va_list list;
-    fputs("edu-client: ", stderr);
-    va_start(list, format);
-    vfprintf(stderr, format, list);
-    va_end(list);
-    fputc('\n', stderr);
-    exit(1);
-}
-
-/* Waits until the bits of a register are clear. */
-static void wait_until_clear(volatile char* registers, enum edu_register offset, uint64_t bits,
-                             const char* what) {
-    const struct timespec pause = {.tv_nsec = 1000000};
-    for (int milliseconds = 0; milliseconds < PATIENCE_SECONDS * 1000; milliseconds++) {
-        const uint64_t value = offset < EDU_DMA_SOURCE ? postern_mmio_read32(registers + offset)
-                                                       : postern_mmio_read64(registers + offset);
-        if ((value & bits) == 0) return;
-        (void)nanosleep(&pause, NULL);
-    }
-    die("%s takes more than %d seconds", what, PATIENCE_SECONDS);
-}
+enum { STATUS_COMPUTING = 0x01 };
 
 static void check_registers(volatile char* registers) {
     const uint32_t id = postern_mmio_read32(registers + EDU_ID);
@@ -70,34 +33,33 @@ static void check_registers(volatile char* registers) {
 
 static void compute_factorial(volatile char* registers) {
     postern_mmio_write32(registers + EDU_FACTORIAL, 10);
-    wait_until_clear(registers, EDU_STATUS, STATUS_COMPUTING, "the factorial");
+    for (int milliseconds = 0; postern_mmio_read32(registers + EDU_STATUS) & STATUS_COMPUTING;
+         milliseconds++) {
+        const struct timespec pause = {.tv_nsec = 1000000};
+        if (milliseconds == EDU_PATIENCE_SECONDS * 1000)
+            die("the factorial takes more than %d seconds", EDU_PATIENCE_SECONDS);
+        (void)nanosleep(&pause, NULL);
+    }
     const uint32_t result = postern_mmio_read32(registers + EDU_FACTORIAL);
     if (result != 3628800) die("10! is %u, expected 3628800", result);
     printf("edu-client: factorial: 10! = %u\n", result);
-}
-
-static void transfer(volatile char* registers, uint64_t source, uint64_t destination, uint64_t command) {
-    postern_mmio_write64(registers + EDU_DMA_SOURCE, source);
-    postern_mmio_write64(registers + EDU_DMA_DESTINATION, destination);
-    postern_mmio_write64(registers + EDU_DMA_COUNT, TRANSFER);
-    postern_mmio_write64(registers + EDU_DMA_COMMAND, DMA_START | command);
-    wait_until_clear(registers, EDU_DMA_COMMAND, DMA_START, "a DMA transfer");
 }
 
 /* Into the device's buffer and back to another place. */
 static void copy_through_device(volatile char* registers, const struct postern_dma* dma) {
     unsigned char* memory = postern_map_dma(dma);
     if (!memory) die("mapping of dma memory \"%s\": %s", dma->name, strerror(errno));
-    if (dma->size < 2 * TRANSFER) die("dma memory \"%s\" is too small", dma->name);
-    for (unsigned i = 0; i < TRANSFER; i++) {
+    if (dma->size < 2 * EDU_TRANSFER) die("dma memory \"%s\" is too small", dma->name);
+    for (unsigned i = 0; i < EDU_TRANSFER; i++) {
         memory[i] = (unsigned char)(i * 7 + i / 256);
-        memory[TRANSFER + i] = (unsigned char)~memory[i];
+        memory[EDU_TRANSFER + i] = (unsigned char)~memory[i];
     }
-    transfer(registers, dma->iova, DEVICE_BUFFER, 0);
-    transfer(registers, DEVICE_BUFFER, dma->iova + TRANSFER, DMA_FROM_DEVICE);
-    if (memcmp(memory, memory + TRANSFER, TRANSFER) != 0) die("DMA brought back other data than it took");
+    edu_transfer(registers, dma->iova, EDU_BUFFER, 0);
+    edu_transfer(registers, EDU_BUFFER, dma->iova + EDU_TRANSFER, EDU_DMA_FROM_DEVICE);
+    if (memcmp(memory, memory + EDU_TRANSFER, EDU_TRANSFER) != 0)
+        die("DMA brought back other data than it took");
     (void)postern_unmap(memory, dma->size);
-    printf("edu-client: dma: %d bytes from 0x%llx into the device and back\n", TRANSFER,
+    printf("edu-client: dma: %d bytes from 0x%llx into the device and back\n", EDU_TRANSFER,
            (unsigned long long)dma->iova);
 }
 

@@ -124,7 +124,7 @@ struct Side {
 constexpr std::array<Side, 3> kSides{
     {{"plain", "no device"}, {"in-process", "in-process"}, {"broker", "broker"}}};
 
-struct Figures {
+struct BrokerFigures {
     double start = 0;  ///< ms, median
     double cycle = 0;  ///< ms, median
     double rate = 0;   ///< grants per second
@@ -172,9 +172,9 @@ Result<double> flow(Supervisor& supervisor, SliceSource& source, const SandboxSp
     return milliseconds(Clock::now() - begin) / 1000;
 }
 
-Result<Figures> measure(Supervisor& supervisor, SliceSource& source, const BrokerBenchOptions& options,
-                        SandboxSpec spec, unsigned places) {
-    Figures figures;
+Result<BrokerFigures> measure(Supervisor& supervisor, SliceSource& source, const BrokerBenchOptions& options,
+                              SandboxSpec spec, unsigned places) {
+    BrokerFigures figures;
     std::vector<double> starts;
     std::vector<double> cycles;
     spec.argv = {"/bin/true"};
@@ -244,7 +244,7 @@ Result<std::vector<BenchResult>> measure_grants(const BrokerBenchOptions& option
                 POSTERN_ASSIGN(source,
                                BrokeredSlices::open(profile, device, {broker->socket(), profile.name}));
             }
-            POSTERN_ASSIGN(const Figures figures,
+            POSTERN_ASSIGN(const BrokerFigures figures,
                            measure(supervisor, *source, options, spec, profile.slices));
             POSTERN_TRY(source->close());
             const std::array<double, 4> values{figures.start, figures.cycle, figures.rate, figures.lost};

@@ -170,6 +170,17 @@ Result<BrokerServer::End> run_until_idle(BrokerServer& server, const BrokerOptio
     }
 }
 
+/// A device that its profile lets reach a window must be the broker's, too.
+Status check_peers(const Profile& profile, const std::vector<BrokerDevice>& config) {
+    if (!profile.device) return {};
+    const std::vector<PeerMapping>& peers = profile.device->peers;
+    for (size_t i = 0; i < peers.size(); ++i) {
+        if (auto found = find_peer(config, peers[i].device); !found)
+            return propagate(std::move(found), fmt::format("profile {}: device.peers[{}]", profile.name, i));
+    }
+    return {};
+}
+
 int serve(const BrokerOptions& options) {
     const auto log = [](const std::string& line) { tell("postern broker: {}\n", line); };
     if (::geteuid() != 0)
@@ -181,6 +192,8 @@ int serve(const BrokerOptions& options) {
         for (const BrokerDevice& device : *config) {
             const auto profile = load_profile(device.profile);
             if (!profile) return report(Error(profile.error()).within(device.name), kLaunchFailed);
+            if (auto peers = check_peers(profile->profile, *config); !peers)
+                return report(Error(peers.error()).within(device.name), kLaunchFailed);
             fmt::print("{}: {} with profile {}, {} slices\n", device.name, device.bdf, profile->profile.name,
                        profile->profile.slices);
         }

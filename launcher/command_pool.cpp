@@ -43,7 +43,16 @@ Result<std::unique_ptr<SliceSource>> open_source(const PoolOptions& options, con
         const unsigned places = options.has_jobs() ? options.at_once(profile) : profile.slices;
         return std::make_unique<PlainSlices>(places, cgroup_limits(profile));
     }
-    return LocalSlices::open(profile, options.device, std::move(files), supervisor, options.quiet);
+    if (options.has_jobs() && profile.device && profile.device->forward == Forward::Anyone) {
+        return fail(
+            "profile {}: device.forward is \"anyone\": a job could leave its files to somebody, who would "
+            "keep "
+            "the slice beside the next job; say \"sandbox\", or let `postern broker` hold the device, which "
+            "gives no slice again before they are closed",
+            profile.name);
+    }
+    return LocalSlices::open(profile, options.device, std::move(files), supervisor, options.quiet,
+                             options.backend);
 }
 
 /// One client of `spec` in every slice at once: all or none.

@@ -65,7 +65,7 @@ Result<std::string> revoke(const RevokeOptions& options) {
     POSTERN_ASSIGN(GuardAccess guard, GuardAccess::open());
     POSTERN_ASSIGN(const LiveGrant grant, find_grant(guard, options.grant));
     size_t revoked = 0;
-    for (const uint64_t file : grant.files) {
+    for (const GuardPins::Key& file : grant.files) {
         // Not done: it was closed a moment ago.
         POSTERN_ASSIGN(const bool done, guard.pins->revoke(file, grant.id));
         revoked += done ? 1 : 0;
@@ -87,6 +87,12 @@ Result<std::string> revoke(const RevokeOptions& options) {
         POSTERN_ASSIGN(const std::vector<pid_t> clients, cgroup_processes(grant.sandbox));
         if (Status killed = kill_cgroup(grant.sandbox); !killed && first) first = std::move(killed);
         words += fmt::format("; {} process{} killed", clients.size(), clients.size() == 1 ? "" : "es");
+        // A file of its own is closed now; what it shares ends here.
+        for (const GuardPins::Key& file : grant.files) {
+            if (Status forgotten = file.share != 0 ? guard.pins->forget_share(file) : Status();
+                !forgotten && first)
+                first = std::move(forgotten);
+        }
     }
     if (!first) return propagate(std::move(first), words);
     return words;

@@ -78,7 +78,7 @@ int supervise_granted(Supervisor& supervisor, StatusReport& report_to, RunningCl
 
 int run_on_grant(Supervisor& supervisor, StatusReport& report_to, const RunOptions& options,
                  const Profile& profile, const SandboxSpec& spec, GrantedFiles files, NotifyRelay* relay) {
-    auto broker = LocalBroker::open(profile, options.device, std::move(files));
+    auto broker = LocalBroker::open(profile, options.device, std::move(files), options.backend);
     if (!broker) return report(broker.error(), kLaunchFailed);
     options.print_weakenings(profile);
     RefusalReport refusals(supervisor, RefusalReport::Clients::One);

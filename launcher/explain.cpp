@@ -6,6 +6,7 @@
 
 #include "broker-core/ioctl_table.h"
 #include "broker-core/quantity.h"
+#include "broker-core/window_choice.h"
 
 namespace postern {
 namespace {
@@ -143,7 +144,7 @@ std::string explain_ioctls(const std::vector<IoctlRule>& ioctls) {
 std::string explain_forward(const char* what, Forward forward) {
     constexpr const char* kTo[] = {"only inside of its own sandbox", "to nobody",
                                    "to anyone, with its limits"};
-    return fmt::format("  - pass the {} fd on {}\n", what, kTo[static_cast<size_t>(forward)]);
+    return fmt::format("  - pass the {} on {}\n", what, kTo[static_cast<size_t>(forward)]);
 }
 
 }  // namespace
@@ -155,7 +156,7 @@ std::string explain_file(const FileProfile& file, unsigned slices) {
         text += fmt::format("  - {} {} at {} (\"{}\"), by {}\n", verbs(window), format_size(window.length),
                             stepped(window.offset, slices), window.name, methods(window));
     }
-    return text + explain_ioctls(file.ioctls) + explain_forward("file's", file.forward);
+    return text + explain_ioctls(file.ioctls) + explain_forward("file's fd", file.forward);
 }
 
 std::string explain_profile(const Profile& profile, const BarSizes& bars, unsigned columns) {
@@ -176,11 +177,26 @@ std::string explain_profile(const Profile& profile, const BarSizes& bars, unsign
                                 format_size(dma.size), dma.name, verbs(dma.access),
                                 stepped(dma.iova, profile.slices));
         }
+        if (device.dma_map) {
+            text += fmt::format("  - let the device {} memory of its own, mapped at IOVA {}, {} at most\n",
+                                verbs(device.dma_map->access), stepped(device.dma_map->iova, profile.slices),
+                                format_size(device.dma_map->size));
+        }
+        for (const PeerMapping& peer : device.peers) {
+            text += fmt::format("  - have device {} {} window \"{}\" by DMA, at its IOVA {}\n", peer.device,
+                                verbs(peer.access), peer.window, stepped(peer.iova, profile.slices));
+        }
         for (const Irq& irq : device.irqs) {
             text += fmt::format("  - wait for {} vector {} on an eventfd (\"{}\")\n",
                                 irq_index_name(irq.index), stepped(irq.vector, profile.slices), irq.name);
         }
-        text += explain_ioctls(device.ioctls) + explain_forward("device", device.forward);
+        const bool dmabufs_do = dmabufs_may_do(device);
+        text += explain_ioctls(device.ioctls) +
+                explain_forward(dmabufs_do ? "device fd, or dma-bufs in its place," : "device fd",
+                                device.forward);
+        if (dmabufs_do)
+            text +=
+                "Where the kernel can map dma-bufs of BARs, it gets those of its windows and no device fd.\n";
         text += "Everything else on the device fd is refused by the kernel.\n\n";
         const auto programs = [&](const char* when, const std::vector<ProgramLine>& lines) {
             for (const ProgramLine& line : lines)

@@ -29,11 +29,13 @@ Status check_device(const Profile& profile, const std::string& bdf) {
 
 }  // namespace
 
-Result<LocalBroker> LocalBroker::open(const Profile& profile, const std::string& device, GrantedFiles files) {
+Result<LocalBroker> LocalBroker::open(const Profile& profile, const std::string& device, GrantedFiles files,
+                                      const std::string& backend_named) {
     std::string bdf;
     if (!device.empty()) {
         POSTERN_ASSIGN(bdf, parse_bdf(device));
         POSTERN_TRY(check_device(profile, bdf));
+        POSTERN_TRY(check_without_peers(profile));
     } else if (::geteuid() != 0) {
         return fail("profile {}: files: loading their guard needs root; run postern with sudo", profile.name);
     }
@@ -42,7 +44,9 @@ Result<LocalBroker> LocalBroker::open(const Profile& profile, const std::string&
     if (auto supported = guard_supported(); !supported) return propagate(std::move(supported), context);
     std::optional<DeviceSession> session;
     if (!bdf.empty()) {
-        POSTERN_ASSIGN(DeviceSession opened, DeviceSession::open(profile, bdf));
+        POSTERN_ASSIGN(const Backend backend,
+                       backend_named.empty() ? default_backend() : parse_backend(backend_named));
+        POSTERN_ASSIGN(DeviceSession opened, DeviceSession::open(profile, bdf, backend));
         session.emplace(std::move(opened));
     }
     auto guard = Guard::acquire();
@@ -171,7 +175,9 @@ tl::expected<RunningClient, LaunchError> LocalBroker::start(unsigned slice, Sand
     Kept& kept = kept_[slice];
     kept = {place->grant.id, {}};
     for (NamedFd& each : place->grant.fds) {
-        if (each.name == "device" || each.name.starts_with("file.")) kept.files.push_back(std::move(each.fd));
+        // Those that may be guarded, which says how often they were refused something.
+        if (each.name == "device" || each.name.starts_with("file.") || each.name.starts_with("window."))
+            kept.files.push_back(std::move(each.fd));
     }
     // The grant's other fds close here when the client has its own: what the broker keeps is its own set.
     return client;
@@ -193,7 +199,10 @@ void LocalBroker::report_end(unsigned slice) {
 }
 
 Status LocalBroker::end(unsigned slice) {
+    const std::string grant = place_of(slice).grant;
     report_end(slice);
+    // Nobody is in its sandbox any more, so nobody can have anything of it mapped.
+    if (session_ && session_->access().is_shared()) (void)guard_.end_shares(grant);
     if (const auto found = cgroups_.find(slice); found != cgroups_.end()) {
         left_.push_back(std::move(found->second));
         cgroups_.erase(found);
@@ -231,6 +240,8 @@ Status check_rules_hold(const Profile& profile, bool can_be_enforced) {
     };
     if (can_be_enforced) return {};
     if (profile.device) POSTERN_TRY(check(profile.device->ioctls, "device"));
+    if (profile.device && profile.device->dma_map)
+        return fail("profile {}: device.dma_map: {}", profile.name, kNoSealing);
     for (size_t i = 0; i < profile.files.size(); ++i)
         POSTERN_TRY(check(profile.files[i].ioctls, fmt::format("files[{}]", i)));
     return {};

@@ -28,8 +28,9 @@ class LocalBroker {
   public:
     /// Owns the device, unless `device` is empty. Refuses without root and where the guard cannot be
     /// enforced, before anything is touched.
+    /// `backend` names one (parse_backend()); empty: default_backend().
     [[nodiscard]] static Result<LocalBroker> open(const Profile& profile, const std::string& device,
-                                                  GrantedFiles files);
+                                                  GrantedFiles files, const std::string& backend = {});
 
     LocalBroker(LocalBroker&&) noexcept = default;
 

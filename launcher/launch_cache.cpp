@@ -16,7 +16,6 @@
 namespace postern {
 namespace {
 
-constexpr off_t kMaxFileBytes = 16 << 20;
 /// Launches with ever other options must not fill a tmpfs.
 constexpr unsigned kMaxFiles = 256;
 
@@ -86,7 +85,7 @@ std::optional<CompiledLaunch> LaunchCache::find(const std::string& key) const {
     struct stat status = {};
     // Why one link: nobody can give a file away to another's folder but by linking it there.
     if (!file || ::fstat(file.get(), &status) != 0 || !is_own(status) || !S_ISREG(status.st_mode) ||
-        status.st_nlink != 1 || status.st_size > kMaxFileBytes) {
+        status.st_nlink != 1 || status.st_size > kMaxLaunchBytes) {
         return std::nullopt;
     }
     std::string bytes;

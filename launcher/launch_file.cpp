@@ -17,7 +17,6 @@ namespace postern {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x3168636e75616c70;  // "plaunch1"
-constexpr off_t kMaxFileBytes = 16 << 20;
 /// What a launch file has where a kept launch has its key.
 constexpr std::string_view kKind = "profile";
 
@@ -116,7 +115,7 @@ Result<CompiledLaunch> read_launch_file(const std::string& path) {
             "own, and nobody else's to write (chmod go-w)",
             path, status.st_uid, status.st_mode & 07777);
     std::string bytes;
-    if (status.st_size > kMaxFileBytes ||
+    if (status.st_size > kMaxLaunchBytes ||
         !read_whole(file.get(), static_cast<std::size_t>(status.st_size), bytes))
         return damaged(path);
     const auto body = open_sealed(bytes);

@@ -12,6 +12,9 @@
 
 namespace postern {
 
+/// What is larger is no file of ours.
+inline constexpr off_t kMaxLaunchBytes = 16 << 20;
+
 /// `body` with what open_sealed() finds damage by.
 [[nodiscard]] std::string sealed(std::string_view body);
 /// The body again, a part of `bytes`. nullopt: those are no bytes of sealed(), or not all of them.

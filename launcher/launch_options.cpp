@@ -26,6 +26,14 @@ void LaunchOptions::add_to(CLI::App& command) {
                     "the caller is not root; none: own the device")
         ->type_name("PATH")
         ->capture_default_str();
+    command
+        .add_option(
+            "--backend", backend,
+            "by what the device is owned: type1 (IOMMU group and container), iommufd (group in an iommufd), "
+            "cdev (/dev/vfio/devices and an iommufd), or auto: what the machine has; $POSTERN_BACKEND is the "
+            "default")
+        ->type_name("NAME")
+        ->check(CLI::IsMember({"auto", "type1", "iommufd", "cdev"}));
     sandbox.add_to(command);
     command.prefix_command();  // the first word that is no option begins the client's command line
 }

@@ -21,6 +21,7 @@ struct LaunchOptions {
     bool json = false;
     bool quiet = false;
     std::string broker = "auto";
+    std::string backend;  ///< empty: default_backend()
     SandboxFlags sandbox;
 
     void add_to(CLI::App& command);

@@ -8,15 +8,15 @@
 namespace postern {
 
 Result<std::unique_ptr<SliceSource>> LocalSlices::open(const Profile& profile, const std::string& device,
-                                                       GrantedFiles files, Supervisor& supervisor,
-                                                       bool quiet) {
+                                                       GrantedFiles files, Supervisor& supervisor, bool quiet,
+                                                       const std::string& backend) {
     auto slices = std::unique_ptr<LocalSlices>(new LocalSlices(profile, device, supervisor, quiet));
-    POSTERN_TRY(slices->own(std::move(files)));
+    POSTERN_TRY(slices->own(std::move(files), backend));
     return slices;
 }
 
-Status LocalSlices::own(GrantedFiles files) {
-    POSTERN_ASSIGN(LocalBroker broker, LocalBroker::open(profile_, device_, std::move(files)));
+Status LocalSlices::own(GrantedFiles files, const std::string& backend) {
+    POSTERN_ASSIGN(LocalBroker broker, LocalBroker::open(profile_, device_, std::move(files), backend));
     broker_.emplace(std::move(broker));
     refusals_.emplace(supervisor_, RefusalReport::Clients::Many);
     if (!quiet_) broker_->tell(*refusals_);

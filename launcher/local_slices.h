@@ -19,12 +19,13 @@ namespace postern {
 /// The slices of a device, or of a profile's files, that this process is the broker of.
 class LocalSlices : public SliceSource {
   public:
-    /// Owns the device, unless `device` is empty. What the guard refuses is said on stderr unless `quiet`;
-    /// `supervisor` is borrowed for that.
+    /// Owns the device by the backend (see LocalBroker::open()), unless `device` is empty. What the guard
+    /// refuses is said on stderr unless `quiet`; `supervisor` is borrowed for that.
     [[nodiscard]] static Result<std::unique_ptr<SliceSource>> open(const Profile& profile,
                                                                    const std::string& device,
                                                                    GrantedFiles files, Supervisor& supervisor,
-                                                                   bool quiet);
+                                                                   bool quiet,
+                                                                   const std::string& backend = {});
 
     [[nodiscard]] tl::expected<std::optional<Started>, Refused> start(SandboxSpec spec) override;
     [[nodiscard]] Status end(unsigned slice) override;
@@ -40,7 +41,7 @@ class LocalSlices : public SliceSource {
           supervisor_(supervisor),
           quiet_(quiet),
           numbers_(profile.slices) {}
-    [[nodiscard]] Status own(GrantedFiles files);
+    [[nodiscard]] Status own(GrantedFiles files, const std::string& backend);
 
     Profile profile_;
     std::string device_;

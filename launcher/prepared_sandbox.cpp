@@ -18,6 +18,13 @@
 namespace postern {
 namespace {
 
+tl::unexpected<LaunchError> refuse(const char* what) {
+    const int error = errno;
+    return tl::unexpected(LaunchError{fail_errno(error, "sandbox: {}", what).value(), 125});
+}
+
+}  // namespace
+
 /// Room for a command and its environment; only what is used of it is memory.
 constexpr size_t kRoom = 1 << 20;
 
@@ -40,13 +47,6 @@ class SharedRoom {
   private:
     void* at_;
 };
-
-tl::unexpected<LaunchError> refuse(const char* what) {
-    const int error = errno;
-    return tl::unexpected(LaunchError{fail_errno(error, "sandbox: {}", what).value(), 125});
-}
-
-}  // namespace
 
 struct PreparedSandbox::Waiting {
     explicit Waiting(SandboxSpec wanted) : spec(std::move(wanted)), launch(spec) {}

@@ -41,10 +41,9 @@ Result<std::vector<sock_filter>> seccomp_program(const Profile& profile, const S
     auto parsed = parse_seccomp_profile(text, seccomp_conditions(spec.capabilities));
     if (!parsed) return propagate(std::move(parsed), file);
     reaches_keys = allows(*parsed, "keyctl") || allows(*parsed, "request_key") || allows(*parsed, "add_key");
-    auto program = compile_seccomp_filter(*parsed);
-    if (!program) return propagate(std::move(program), file);
     if (read != nullptr) read->push_back({file, std::move(text)});
-    return program;
+    return compile_seccomp_filter(*parsed).map_error(
+        [&](Error error) { return std::move(error).within(file); });
 }
 
 }  // namespace

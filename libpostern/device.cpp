@@ -56,19 +56,18 @@ Result<UniqueFd> duplicate(int fd, const char* what) {
 
 /// Fills in what is read from the fds.
 Status read_info(struct libpostern_device& device, const PciDevice& pci) {
-    POSTERN_ASSIGN(device.info, vfio::read_device_info(device.device.get(), pci));
-    if (device.container) {
-        POSTERN_ASSIGN(device.info.iova_ranges, vfio::iova_ranges(device.container.get()));
-    }
+    POSTERN_ASSIGN(device.info, vfio::read_device_info(device.access->device(), pci));
+    POSTERN_ASSIGN(IovaSpace space, device.access->iova_space());
+    device.info.iova_ranges = std::move(space.ranges);
+    device.info.iova_alignment = space.alignment;
     return {};
 }
 
 Status open_device(struct libpostern_device& device, const PciDevice& pci) {
     POSTERN_TRY(check_ownable(pci));
-    POSTERN_ASSIGN(device.container, vfio::open_container());
-    POSTERN_ASSIGN(device.group, vfio::open_group(*pci.iommu_group));
-    POSTERN_TRY(vfio::attach_group(device.container.get(), device.group.get()));
-    POSTERN_ASSIGN(device.device, vfio::get_device(device.group.get(), pci.bdf));
+    POSTERN_ASSIGN(const Backend wanted, default_backend());
+    POSTERN_ASSIGN(const Backend backend, choose_backend(wanted, backend_nodes(pci), false));
+    POSTERN_ASSIGN(device.access, DeviceAccess::open(pci, backend));
     return read_info(device, pci);
 }
 
@@ -83,21 +82,25 @@ Result<std::array<unsigned char, PCI_STD_HEADER_SIZEOF>> read_header(int device,
 
 /// That the group gives another file of the very device whose fd was handed in.
 Status check_same_device(const struct libpostern_device& device) {
-    POSTERN_ASSIGN(const UniqueFd second, vfio::get_device(device.group.get(), device.bdf));
+    POSTERN_ASSIGN(const UniqueFd second, device.access->client_file());
     const uint64_t config = device.info.regions[VFIO_PCI_CONFIG_REGION_INDEX].file_offset;
     POSTERN_ASSIGN(const auto mine, read_header(second.get(), config));
-    POSTERN_ASSIGN(const auto given, read_header(device.device.get(), config));
+    POSTERN_ASSIGN(const auto given, read_header(device.access->device(), config));
     if (mine == given) return {};
     return refuse(EINVAL, "the device fd is another device's than what the group calls {}", device.bdf);
 }
 
 Status adopt_device(struct libpostern_device& device, const PciDevice& pci, int device_fd, int group_fd,
                     int container_fd) {
-    POSTERN_ASSIGN(device.device, duplicate(device_fd, "device_fd"));
-    POSTERN_ASSIGN(device.group, duplicate(group_fd, "group_fd"));
+    POSTERN_ASSIGN(UniqueFd file, duplicate(device_fd, "device_fd"));
+    POSTERN_ASSIGN(UniqueFd group, duplicate(group_fd, "group_fd"));
+    UniqueFd container;
     if (container_fd >= 0) {
-        POSTERN_ASSIGN(device.container, duplicate(container_fd, "container_fd"));
+        POSTERN_ASSIGN(container, duplicate(container_fd, "container_fd"));
     }
+    device.maps = static_cast<bool>(container);
+    device.access =
+        DeviceAccess::of_group(device.bdf, std::move(container), std::move(group), std::move(file));
     POSTERN_TRY(read_info(device, pci));
     return check_same_device(device);
 }
@@ -133,7 +136,7 @@ Status check_memory(const struct libpostern_device& device, uint64_t size, uint6
     }
     if (access == 0 || (access & ~(LIBPOSTERN_READ | LIBPOSTERN_WRITE)) != 0)
         return refuse(EINVAL, "access {:#x} is not LIBPOSTERN_READ, _WRITE or both", access);
-    if (!device.container)
+    if (!device.maps)
         return refuse(EINVAL, "device {} was adopted without its container, through which memory is mapped",
                       device.bdf);
     const Range range{iova, iova + size};
@@ -178,19 +181,17 @@ Status check_unused(const struct libpostern_device& device) {
 }  // namespace
 
 Status close_device(struct libpostern_device& device) {
-    if (!device.device) return {};
+    if (!device.access) return {};
     Status first;
     for (const uint32_t index : device.wired)
-        keep_first(first, vfio::disable_irqs(device.device.get(), index));
+        keep_first(first, vfio::disable_irqs(device.access->device(), index));
     if (device.command_before)
-        keep_first(first,
-                   vfio::write_command(device.device.get(), config_offset(device), *device.command_before));
+        keep_first(first, vfio::write_command(device.access->device(), config_offset(device),
+                                              *device.command_before));
     for (const libpostern_mapping& memory : device.memory)
-        keep_first(first, vfio::unmap_dma(device.container.get(), memory.iova, memory.size));
+        keep_first(first, device.access->unmap(memory.iova, memory.size));
     device.memory.clear();
-    device.device.reset();
-    device.group.reset();
-    device.container.reset();
+    device.access.reset();
     return first;
 }
 
@@ -218,7 +219,7 @@ int libpostern_device_adopt(struct libpostern_context* context, const char* bdf,
 }
 
 int libpostern_device_fd(const struct libpostern_device* device) {
-    return device != nullptr ? device->device.get() : -1;
+    return device != nullptr ? device->access->device() : -1;
 }
 
 int libpostern_device_region(struct libpostern_device* device, unsigned index,
@@ -237,16 +238,16 @@ int libpostern_device_region(struct libpostern_device* device, unsigned index,
 int libpostern_device_enable(struct libpostern_device* device) {
     return call_on(device, "device", [&]() -> Status {
         const uint64_t config = postern::library::config_offset(*device);
-        POSTERN_ASSIGN(const uint16_t command, postern::vfio::read_command(device->device.get(), config));
+        POSTERN_ASSIGN(const uint16_t command, postern::vfio::read_command(device->access->device(), config));
         if (!device->command_before) device->command_before = command;
         return postern::vfio::write_command(
-            device->device.get(), config,
+            device->access->device(), config,
             static_cast<uint16_t>(command | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER));
     });
 }
 
 int libpostern_device_reset(struct libpostern_device* device) {
-    return call_on(device, "device", [&] { return postern::vfio::reset(device->device.get()); });
+    return call_on(device, "device", [&] { return postern::vfio::reset(device->access->device()); });
 }
 
 int libpostern_device_dma_alloc(struct libpostern_device* device, uint64_t size, uint64_t iova,
@@ -256,9 +257,8 @@ int libpostern_device_dma_alloc(struct libpostern_device* device, uint64_t size,
         POSTERN_TRY(postern::library::check_memory(*device, size, iova, access));
         POSTERN_ASSIGN(libpostern_mapping made, postern::library::make_memory(size, iova));
         device->memory.reserve(device->memory.size() + 1);
-        POSTERN_TRY(postern::vfio::map_dma(device->container.get(), made.address, size, iova,
-                                           (access & LIBPOSTERN_READ) != 0,
-                                           (access & LIBPOSTERN_WRITE) != 0));
+        POSTERN_TRY(device->access->map({made.memfd.get(), made.address, size}, iova,
+                                        (access & LIBPOSTERN_READ) != 0, (access & LIBPOSTERN_WRITE) != 0));
         *memory = {made.memfd.get(), made.address, size, iova};
         device->memory.push_back(std::move(made));
         return {};
@@ -271,7 +271,7 @@ int libpostern_device_dma_free(struct libpostern_device* device, uint64_t iova) 
                                         [iova](const libpostern_mapping& each) { return each.iova == iova; });
         if (found == device->memory.end())
             return refuse(ENOENT, "no memory of the library's begins at iova {:#x}", iova);
-        POSTERN_TRY(postern::vfio::unmap_dma(device->container.get(), iova, found->size));
+        POSTERN_TRY(device->access->unmap(iova, found->size));
         device->memory.erase(found);
         return {};
     });
@@ -286,8 +286,8 @@ int libpostern_device_wire_irqs(struct libpostern_device* device, unsigned index
                           count, index,
                           index < device->info.irqs.size() ? device->info.irqs[index].count : 0);
         }
-        POSTERN_TRY(
-            postern::vfio::set_irqs(device->device.get(), index, 0, std::span<const int>(eventfds, count)));
+        POSTERN_TRY(postern::vfio::set_irqs(device->access->device(), index, 0,
+                                            std::span<const int>(eventfds, count)));
         if (std::find(device->wired.begin(), device->wired.end(), index) == device->wired.end())
             device->wired.push_back(index);
         return {};
@@ -304,7 +304,7 @@ int libpostern_device_export(struct libpostern_device* device, unsigned region, 
                           "region {}, offset {:#x}, length {:#x}: must be whole pages ({}) of a region",
                           region, offset, length, postern::kPageSize);
         }
-        POSTERN_ASSIGN(postern::UniqueFd made, postern::vfio::export_dmabuf(device->device.get(), region,
+        POSTERN_ASSIGN(postern::UniqueFd made, postern::vfio::export_dmabuf(device->access->device(), region,
                                                                             offset, length, writable != 0));
         *fd = made.release();
         return {};

@@ -73,7 +73,7 @@ Status revoke_grant(libpostern_grant& grant) {
     POSTERN_ASSIGN(const auto files, pins->files());
     for (const LiveGrant& live : live_grants(files)) {
         if (live.id != grant.grant.id) continue;
-        for (const uint64_t file : live.files) {
+        for (const GuardPins::Key& file : live.files) {
             if (auto revoked = pins->revoke(file, live.id); !revoked) return propagate(std::move(revoked));
         }
     }

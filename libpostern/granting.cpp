@@ -13,15 +13,14 @@
 #include <utility>
 #include <vector>
 
+#include "broker-core/device_files.h"
 #include "broker-core/grant.h"
 #include "broker-core/guard.h"
-#include "broker-core/guard_proof.h"
-#include "broker-core/guarded_file.h"
-#include "broker-core/manifest.h"
 #include "broker-core/plan.h"
 #include "broker-core/profile.h"
 #include "broker-core/quantity.h"
 #include "broker-core/result.h"
+#include "broker-core/scope_guard.h"
 #include "broker-core/unique_fd.h"
 #include "broker-core/vfio.h"
 #include "libpostern/call.h"
@@ -157,84 +156,6 @@ Status check_apart(const struct libpostern_grant& grant, const struct libpostern
     return {};
 }
 
-FilePolicy guard_policy(const struct libpostern_grant& grant, const DevicePlan& plan, const SlicePlan& slice,
-                        unsigned level) {
-    FilePolicy policy;
-    policy.grant = grant.grant.id;
-    policy.device = plan.bdf;
-    policy.profile = plan.profile;
-    policy.slice = grant.grant.slice;
-    policy.forward = plan.forward;
-    policy.sandbox_cgroup_id = grant.cgroup->id();
-    policy.cgroup_level = level;
-    for (const IoctlRule& rule : plan.ioctls) policy.ioctls.push_back(for_guard(rule, slice.slice));
-    for (const PlannedWindow& window : slice.windows) {
-        if (window.by_mmap || window.by_pread) {
-            policy.windows.push_back({window.file_offset, window.length, 0, window.access.read,
-                                      window.access.write, window.by_mmap, window.by_pread});
-        }
-    }
-    return policy;
-}
-
-/// BAR dma-bufs cannot be mapped up to Linux 7.3: asked, not assumed.
-bool can_be_mapped(int dmabuf, const PlannedWindow& window) {
-    const int protection = (window.access.read ? PROT_READ : 0) | (window.access.write ? PROT_WRITE : 0);
-    void* address = ::mmap(nullptr, page_ceil(window.length), protection, MAP_SHARED, dmabuf, 0);
-    if (address == MAP_FAILED) return false;
-    ::munmap(address, page_ceil(window.length));
-    return true;
-}
-
-/// Exports the window and says how a client gets at it. An empty fd: this kernel makes none, and there is
-/// another way.
-Result<UniqueFd> export_window(const struct libpostern_device& device, const PlannedWindow& window,
-                               VendedWindow& vended) {
-    if (window.by_mmap) vended.mmap = MmapSource{"device", window.file_offset};
-    if (!window.by_dmabuf) return UniqueFd();
-    const Range pages = reach(window);
-    auto made = vfio::export_dmabuf(device.device.get(), window.region, pages.begin, pages.size(),
-                                    window.access.write);
-    if (!made && window.by_mmap) return UniqueFd();
-    if (!made) {
-        return propagate(
-            std::move(made),
-            fmt::format("window \"{}\": this kernel exports no dma-buf of it (Linux 6.19 or later "
-                        "does); add LIBPOSTERN_MMAP",
-                        window.name));
-    }
-    vended.dmabuf = true;
-    if (can_be_mapped(made->get(), window))
-        vended.mmap = MmapSource{"window." + window.name, window.offset - pages.begin};
-    return made;
-}
-
-/// The files of the device that its client gets: registered and proved before anyone has them.
-Result<std::vector<NamedFd>> make_files(Guard& guard, const struct libpostern_device& device,
-                                        FilePolicy policy, const SlicePlan& slice,
-                                        std::vector<VendedWindow>& vended) {
-    std::vector<NamedFd> files;
-    POSTERN_ASSIGN(UniqueFd dup, vfio::get_device(device.group.get(), device.bdf));
-    POSTERN_TRY(guard_file(guard, dup.get(), std::move(policy)));
-    files.push_back({"device", std::move(dup)});
-    // The owner's is another struct file, or the owner could not work on.
-    POSTERN_TRY(prove_unguarded(device.device.get()));
-    POSTERN_TRY(guard.learn(device.group.get()));
-    if (device.container) {
-        POSTERN_TRY(guard.learn(device.container.get()));
-    } else if (const auto container = vfio::open_container(); container) {
-        POSTERN_TRY(guard.learn(container->get()));  // its kind is what counts
-    }
-    size_t guarded = 0;
-    for (const PlannedWindow& window : slice.windows) {
-        VendedWindow& outcome = vended.emplace_back();
-        if (window.by_mmap || window.by_pread) outcome.guard = guarded++;
-        POSTERN_ASSIGN(UniqueFd dmabuf, export_window(device, window, outcome));
-        if (dmabuf) files.push_back({"window." + window.name, std::move(dmabuf)});
-    }
-    return files;
-}
-
 Status add_device_to(struct libpostern_grant& grant, struct libpostern_device& device,
                      const struct libpostern_policy& policy) {
     POSTERN_TRY(check_open(grant));
@@ -247,14 +168,18 @@ Status add_device_to(struct libpostern_grant& grant, struct libpostern_device& d
     POSTERN_TRY(check_apart(grant, device, slice, shared));
     POSTERN_ASSIGN(Guard * guard, guard_of(*grant.context));
     POSTERN_ASSIGN(const unsigned level, grant.cgroup->level());
-    std::vector<VendedWindow> vended;
-    POSTERN_ASSIGN(auto files,
-                   make_files(*guard, device, guard_policy(grant, plan, slice, level), slice, vended));
+    ScopeGuard undo([&grant, had = grant.grant.fds.size(), told = grant.grant.manifest] {
+        grant.grant.fds.resize(had);
+        grant.grant.manifest = told;
+    });
+    DeviceSource source = device_source(*device.access, "add LIBPOSTERN_MMAP");
+    // The caller may have kept the container; its kind is what counts.
+    Result<UniqueFd> another;
+    if (!device.maps) another = vfio::open_container();
+    if (another && *another) source.owned.push_back(another->get());
+    POSTERN_TRY(add_device_files(grant.grant, plan, slice, source, guard, {grant.cgroup->id(), level}));
     POSTERN_TRY(guard->forget_refusals(grant.grant.id));
-    SlicePlan told = slice;
-    told.slice = grant.grant.slice;
-    add_device(grant.grant.manifest, plan, told, vended);
-    for (NamedFd& file : files) grant.grant.fds.push_back(std::move(file));
+    undo.dismiss();
     grant.device = &device;
     grant.windows = slice.windows;
     grant.shared = std::move(shared);

@@ -124,7 +124,7 @@ void libpostern_profile_free(struct libpostern_profile* profile);
 
 /* ---- devices ---- */
 
-/* Owns the PCI device `bdf`, bound to vfio-pci: its group and a type 1 container, as `postern run` does, but
+/* Owns the PCI device `bdf`, bound to vfio-pci, by the backend that `postern run` would take, but
  * no program of a profile runs and nothing is switched on. -EBUSY: another process has the group. */
 int libpostern_device_open(struct libpostern_context* context, const char* bdf,
                            struct libpostern_device** device);
@@ -196,8 +196,9 @@ int libpostern_grant_new(struct libpostern_context* context, const struct libpos
 /* 16 hexadecimal digits, as `postern ps` shows it. NULL for NULL. */
 const char* libpostern_grant_id(const struct libpostern_grant* grant);
 /* Adds the device: a second struct file of it, under the guard and proved to be, as "device", and dma-bufs of
- * its windows as "window.NAME" where the kernel makes them. One device a grant. -EBUSY: a window reaches
- * pages of another live grant's without both saying LIBPOSTERN_SHARED_PAGE. `policy` is copied. */
+ * its windows as "window.NAME" where the kernel makes them. A policy of DMABUF windows and nothing else gives
+ * no "device" where the kernel can map them all: these are guarded then. One device a grant. -EBUSY: a window
+ * reaches pages of another live grant's without both saying LIBPOSTERN_SHARED_PAGE. `policy` is copied. */
 int libpostern_grant_add_device(struct libpostern_grant* grant, struct libpostern_device* device,
                                 const struct libpostern_policy* policy);
 /* Adds "dma.NAME": a memfd, sealed with F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_SEAL, of which the caller has
@@ -212,9 +213,9 @@ int libpostern_grant_add_irq(struct libpostern_grant* grant, const char* name, u
  * iommufds and BPF objects are refused: they would be a way around the policy. Duplicated, not guarded. */
 int libpostern_grant_add_fd(struct libpostern_grant* grant, const char* name, int fd);
 /* The grant's fd of this name ("device": the guarded duplicate), borrowed until the grant ends. -ENOENT: it
- * has none. */
+ * has none, as one without a device fd has no "device". */
 int libpostern_grant_fd(struct libpostern_grant* grant, const char* name);
-/* Refused calls so far on the guarded device fd. */
+/* Refused calls so far on the guarded device fd, or the dma-bufs in its place. */
 int libpostern_grant_denied(struct libpostern_grant* grant, uint64_t* count);
 
 /* Starts `argv` in the sandbox with the grant (see postern.h), and returns when exec has succeeded; on an
@@ -244,7 +245,7 @@ int libpostern_grant_admit(struct libpostern_grant* grant, int pidfd);
  * socket that does not. May be sent again. After this nothing can be added to the grant. */
 int libpostern_grant_vend(struct libpostern_grant* grant, int socket);
 
-/* Every further call on the guarded device fd, by whoever has it, fails with EPERM. What is mapped stays
+/* Every further call on its guarded files, by whoever has them, fails with EPERM. What is mapped stays
  * mapped until its process ends: libpostern_grant_kill(). Idempotent. */
 int libpostern_grant_revoke(struct libpostern_grant* grant);
 /* Revokes, kills what is in the sandbox, closes all fds, removes the cgroup. The device is not touched:

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "broker-core/device_access.h"
 #include "broker-core/device_info.h"
 #include "broker-core/grant.h"
 #include "broker-core/guard.h"
@@ -44,9 +45,8 @@ struct libpostern_device {
     struct libpostern_context* context = nullptr;
     std::string bdf;
     postern::DeviceInfo info;
-    postern::UniqueFd container;  ///< empty: the caller has kept it
-    postern::UniqueFd group;
-    postern::UniqueFd device;
+    std::unique_ptr<postern::DeviceAccess> access;  ///< empty: closed
+    bool maps = true;                               ///< false: the caller has kept the container
     std::optional<uint16_t> command_before;
     std::vector<uint32_t> wired;
     std::vector<libpostern_mapping> memory;

@@ -77,6 +77,8 @@ Status check_no_driver(const Profile& profile) {
     if (!profile.device) return refuse(EINVAL, "profile {}: has no \"device\" part", profile.name);
     const DeviceProfile& device = *profile.device;
     const char* key = !device.dma.empty()                                                 ? "dma"
+                      : device.dma_map                                                    ? "dma_map"
+                      : !device.peers.empty()                                             ? "peers"
                       : !device.irqs.empty()                                              ? "irqs"
                       : !device.setup.device.empty() || !device.setup.slice.empty()       ? "setup"
                       : !device.teardown.device.empty() || !device.teardown.slice.empty() ? "teardown"

@@ -10,8 +10,6 @@ namespace {
 /// Seconds. A device's first grant sets it up; without a limit a runtime would wait for ever.
 constexpr unsigned kCreateTimeout = 120;
 constexpr unsigned kPoststopTimeout = 60;
-/// All that the hooks may know of their caller's environment: runc gives them the image's.
-constexpr const char* kHookPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 Json hook_arguments(const char* command, const std::string& name, const HookPlace& place) {
     Json words{kHookProgram, command, "--slice", name};

@@ -20,6 +20,8 @@ inline constexpr const char* kCdiKind = "postern.dev/slice";
 /// it.
 inline constexpr const char* kSliceAnnotation = "dev.postern.slice";
 inline constexpr const char* kHookProgram = "postern-oci-hook";
+/// All that the hooks may know of their caller's environment: runc gives them the image's.
+inline constexpr const char* kHookPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Which files and which broker the hooks are to use.
 struct HookPlace {

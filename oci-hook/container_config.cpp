@@ -4,16 +4,14 @@
 #include <algorithm>
 
 #include "broker-core/broker_message.h"
+#include "broker-core/passed_fds.h"
 #include "oci-hook/cdi_spec.h"
 
 namespace postern {
 namespace {
 
-/// sd_listen_fds(3): the first passed fd.
-constexpr unsigned kFirstFd = 3;
 /// Seconds. A broker that has to be started first loads the guard.
 constexpr unsigned kHookTimeout = 120;
-constexpr const char* kHookPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Of a namespace that is made anew.
 constexpr const char* kNoPath = "";
 constexpr const char* kListenVariables[] = {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"};

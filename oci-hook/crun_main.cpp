@@ -11,6 +11,7 @@
 
 #include "broker-core/file.h"
 #include "broker-core/on_demand.h"
+#include "broker-core/passed_fds.h"
 #include "oci-hook/cdi_spec.h"
 #include "oci-hook/configured_slices.h"
 #include "oci-hook/container_config.h"
@@ -25,7 +26,6 @@
 namespace postern {
 namespace {
 
-constexpr unsigned kFirstFd = 3;
 constexpr size_t kMaxManifest = 1 << 20;
 
 /// What crun is started with.

@@ -7,10 +7,10 @@
 
 #include <cerrno>
 
+#include "broker-core/passed_fds.h"
+
 namespace postern {
 namespace {
-
-constexpr int kFirstFd = 3;
 
 Status check_open(int fd) {
     const int flags = ::fcntl(fd, F_GETFD);

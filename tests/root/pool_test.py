@@ -95,6 +95,19 @@ class Lists(Pool):
         self.assertRefused("--keep-going", "--commands", jobs, "--keep-going", "--fail-fast")
         self.assertRefused("runs nothing", "--ctest-resources", "-", "--commands", jobs)
 
+    def test_a_slice_that_a_job_could_keep(self):
+        """Refused before the device is looked at, of which there is none."""
+        def said(forward):
+            path = f"{self.folder}/{forward}.json"
+            with open(path, "w") as file:
+                json.dump({"postern": 1, "device": {"forward": forward, "windows": [{"name": "w", "region": "bar0", "offset": 0, "length": 4096}]}}, file)
+            result = self.pool("--device", "ffff:ff:1f.7", "--profile", path, "--", "true", ":::", "1", "2")
+            self.assertEqual(result.returncode, 125, result.stderr)
+            return result.stderr
+        self.assertIn("would keep the slice beside the next job", said("anyone"))
+        for forward in ("sandbox", "never"):
+            self.assertIn("there is no such PCI device", said(forward))
+
     def test_what_a_job_sees(self):
         script = "echo job $POSTERN_JOB slice $POSTERN_SLICE; cat; test ! -t 0 || echo terminal; ls /proc/self/fd | wc -w"
         summary, result = self.summary("--jobs", 2, "--", "sh", "-c", script, "{}", ":::", "1", "2", "3", stdin="not for jobs")
@@ -277,11 +290,21 @@ class Signals(Pool):
         os.remove(f"{self.folder}/junit.xml")
         return summary, out, said
 
+    def wait_for_both(self):
+        for job in ("1", "2"):
+            for _ in range(3000):
+                if os.path.exists(f"{self.folder}/ready{job}"):
+                    break
+                time.sleep(0.01)
+            os.remove(f"{self.folder}/ready{job}")
+
     def test_first_is_passed_on_and_second_kills(self):
+        os.chmod(self.folder, 0o777)  # the client is nobody
+        ready = ("--bind", self.folder, "/mnt")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            script = "trap 'echo asked; exit 5' INT TERM HUP; touch /tmp/ready; while :; do sleep 0.05; done"
-            process = self.start("--jobs", "2", "--", "sh", "-c", script, "{}", ":::", "1", "2", "3")
-            time.sleep(0.5)
+            script = "trap 'echo asked; exit 5' INT TERM HUP; touch /mnt/ready$0; while :; do sleep 0.05; done"
+            process = self.start(*ready, "--jobs", "2", "--", "sh", "-c", script, "{}", ":::", "1", "2", "3")
+            self.wait_for_both()
             process.send_signal(number)
             summary, out, said = self.end(process)
             self.assertEqual(process.returncode, 128 + number, said)
@@ -289,9 +312,9 @@ class Signals(Pool):
             self.assertEqual([job["state"] for job in summary["jobs"]], ["failed", "failed", "not run"])
             self.assertEqual(summary["interrupted"], number.name)
             self.assertIn("no further job begins; 2 still run", said)
-        script = "trap 'echo asked' INT; while :; do sleep 0.05; done"
-        process = self.start("--jobs", "2", "--retry", "3", "--", "sh", "-c", script, "{}", ":::", "1", "2", "3")
-        time.sleep(0.5)
+        script = "trap 'echo asked' INT; touch /mnt/ready$0; while :; do sleep 0.05; done"
+        process = self.start(*ready, "--jobs", "2", "--retry", "3", "--", "sh", "-c", script, "{}", ":::", "1", "2", "3")
+        self.wait_for_both()
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         self.assertIsNone(process.poll(), "they have not ended by the first")

@@ -84,6 +84,8 @@ Outcome SandboxTest::run(const SandboxSpec& spec) {
 Captured::Captured() : file_(::memfd_create("captured", MFD_CLOEXEC)) {
     std::fflush(stdout);
     std::fflush(stderr);
+    // Two processes write to it at once, and of a memfd the kernel does not keep their places apart.
+    ::fcntl(file_.get(), F_SETFL, O_APPEND);
     old_out_.reset(::fcntl(1, F_DUPFD_CLOEXEC, 3));
     old_error_.reset(::fcntl(2, F_DUPFD_CLOEXEC, 3));
     ::dup2(file_.get(), 1);

@@ -67,18 +67,23 @@ def enter():
     if home:
         with open(f"{home}/cgroup.procs", "w") as file:
             file.write("0")
-    # Of programs below /tmp or the like, such as a build tree, the paths stay what they are.
-    kept = [os.open(path, os.O_PATH) for path in sys.argv[1:2]]
-    for path, mode in FRESH.items():
-        mount("none", path, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode}")
-    for fd, path in zip(kept, sys.argv[1:2]):
-        if any(os.path.abspath(path).startswith(fresh + "/") for fresh in FRESH):
-            os.makedirs(path)
-            bind(f"/proc/self/fd/{fd}", path)
-        os.close(fd)
+    fresh_folders(FRESH, sys.argv[1:2])
     os.makedirs("/dev/mqueue", exist_ok=True)
     mount("none", "/dev/mqueue", "mqueue")
     os.environ.pop("XDG_RUNTIME_DIR", None)
+
+
+def fresh_folders(folders, kept):
+    """Hides what is in `folders`, but for `kept`: of programs below /tmp or the like, such as a build tree, the paths stay what
+    they are."""
+    fds = [os.open(path, os.O_PATH) for path in kept]
+    for path in folders:
+        mount("none", path, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={FRESH[path]}")
+    for fd, path in zip(fds, kept):
+        if any(os.path.abspath(path).startswith(fresh + "/") for fresh in folders):
+            os.makedirs(path)
+            bind(f"/proc/self/fd/{fd}", path)
+        os.close(fd)
 
 
 def remove_cgroup(home):
@@ -129,7 +134,12 @@ def link(path):
 
 
 def tree(folder):
-    return {os.path.join(path, name) for path, folders, files in os.walk(folder) for name in folders + files}
+    """But for what is mounted in it, such as a build tree, into which ctest writes meanwhile."""
+    found = set()
+    for path, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not os.path.ismount(os.path.join(path, name))]
+        found.update(os.path.join(path, name) for name in folders + files)
+    return found
 
 
 def processes():

@@ -13,7 +13,7 @@ namespace {
 using testing::HasSubstr;
 using Op = BrokerRequest::Op;
 
-std::string refused(std::string_view text) {
+std::string request_refused(std::string_view text) {
     const auto request = read_broker_request(text);
     return request ? "accepted" : request.error().message;
 }
@@ -81,38 +81,40 @@ TEST(BrokerRequest, WhatIsWrittenIsReadAgain) {
 }
 
 TEST(BrokerRequest, RefusesInWords) {
-    EXPECT_THAT(refused(""), HasSubstr("JSON syntax error"));
-    EXPECT_THAT(refused("[]"), HasSubstr("must be an object, and is an array"));
-    EXPECT_THAT(refused(R"({"op":"devices"})"), HasSubstr("postern: is missing"));
-    EXPECT_THAT(refused(R"({"postern":2,"op":"devices"})"), HasSubstr("version must be 1"));
-    EXPECT_THAT(refused(R"({"postern":1.0,"op":"devices"})"), HasSubstr("version must be 1"));
-    EXPECT_THAT(refused(R"({"postern":1})"), HasSubstr("\"op\" is missing"));
-    EXPECT_THAT(refused(R"({"postern":1,"op":"device"})"), HasSubstr("did you mean \"devices\"?"));
-    EXPECT_THAT(refused(R"({"postern":1,"op":7})"), HasSubstr("must be a string"));
-    EXPECT_THAT(refused(R"({"postern":1,"op":"devices","kill":true})"), HasSubstr("unknown key"));
-    EXPECT_THAT(refused(R"({"postern":1,"op":"devices","op":"stop"})"), HasSubstr("stands twice"));
-    EXPECT_THAT(refused(R"({"postern":1,"op":"revoke"})"), HasSubstr("\"grant\" is missing"));
-    EXPECT_EQ(refused(R"({"postern":1,"op":"enter","grant":"g","pid":1})"), "accepted");  // the control
-    EXPECT_THAT(refused(R"({"postern":1,"op":"enter","pid":1})"), HasSubstr("\"grant\" is missing"));
-    EXPECT_THAT(refused(R"({"postern":1,"op":"enter","grant":"g"})"), HasSubstr("pid"));
-    EXPECT_THAT(refused(R"({"postern":1,"op":"enter","grant":"g","pid":0})"), HasSubstr("pid"));
-    EXPECT_THAT(refused(R"({"postern":1,"op":"enter","grant":"g","pid":4194305})"),
+    EXPECT_THAT(request_refused(""), HasSubstr("JSON syntax error"));
+    EXPECT_THAT(request_refused("[]"), HasSubstr("must be an object, and is an array"));
+    EXPECT_THAT(request_refused(R"({"op":"devices"})"), HasSubstr("postern: is missing"));
+    EXPECT_THAT(request_refused(R"({"postern":2,"op":"devices"})"), HasSubstr("version must be 1"));
+    EXPECT_THAT(request_refused(R"({"postern":1.0,"op":"devices"})"), HasSubstr("version must be 1"));
+    EXPECT_THAT(request_refused(R"({"postern":1})"), HasSubstr("\"op\" is missing"));
+    EXPECT_THAT(request_refused(R"({"postern":1,"op":"device"})"), HasSubstr("did you mean \"devices\"?"));
+    EXPECT_THAT(request_refused(R"({"postern":1,"op":7})"), HasSubstr("must be a string"));
+    EXPECT_THAT(request_refused(R"({"postern":1,"op":"devices","kill":true})"), HasSubstr("unknown key"));
+    EXPECT_THAT(request_refused(R"({"postern":1,"op":"devices","op":"stop"})"), HasSubstr("stands twice"));
+    EXPECT_THAT(request_refused(R"({"postern":1,"op":"revoke"})"), HasSubstr("\"grant\" is missing"));
+    EXPECT_EQ(request_refused(R"({"postern":1,"op":"enter","grant":"g","pid":1})"),
+              "accepted");  // the control
+    EXPECT_THAT(request_refused(R"({"postern":1,"op":"enter","pid":1})"), HasSubstr("\"grant\" is missing"));
+    EXPECT_THAT(request_refused(R"({"postern":1,"op":"enter","grant":"g"})"), HasSubstr("pid"));
+    EXPECT_THAT(request_refused(R"({"postern":1,"op":"enter","grant":"g","pid":0})"), HasSubstr("pid"));
+    EXPECT_THAT(request_refused(R"({"postern":1,"op":"enter","grant":"g","pid":4194305})"),
                 HasSubstr("out of range"));
-    EXPECT_THAT(refused(R"({"postern":1,"op":"enter","grant":"g","pid":1,"nonce":"n"})"),
+    EXPECT_THAT(request_refused(R"({"postern":1,"op":"enter","grant":"g","pid":1,"nonce":"n"})"),
                 HasSubstr("unknown key"));
     const std::string grant = R"({"postern":1,"op":"grant","device":"x","nonce":"n")";
-    EXPECT_EQ(refused(grant + "}"), "accepted");  // the control of what follows
-    EXPECT_THAT(refused(R"({"postern":1,"op":"grant","device":"x"})"), HasSubstr("\"nonce\" is missing"));
-    EXPECT_THAT(refused(grant + R"(,"slice":4096})"), HasSubstr("out of range"));
-    EXPECT_THAT(refused(grant + R"(,"slice":-1})"), HasSubstr("a negative number"));
-    EXPECT_THAT(refused(grant + R"(,"wait":1})"), HasSubstr("must be true or false"));
-    EXPECT_THAT(refused(grant + R"(,"cgroup":[]})"), HasSubstr("must be an object"));
-    EXPECT_THAT(refused(grant + R"(,"cgroup":{"cgroup.procs":"1"}})"), HasSubstr("nothing else"));
-    EXPECT_THAT(refused(grant + R"(,"cgroup":{"../pids.max":"1"}})"), HasSubstr("nothing else"));
-    EXPECT_THAT(refused(grant + R"(,"cgroup":{"pids.max":"1\n"}})"), HasSubstr("numbers or \"max\""));
-    EXPECT_THAT(refused(grant + R"(,"cgroup":{"pids.max":")" + std::string(65, '1') + "\"}}"),
+    EXPECT_EQ(request_refused(grant + "}"), "accepted");  // the control of what follows
+    EXPECT_THAT(request_refused(R"({"postern":1,"op":"grant","device":"x"})"),
+                HasSubstr("\"nonce\" is missing"));
+    EXPECT_THAT(request_refused(grant + R"(,"slice":4096})"), HasSubstr("out of range"));
+    EXPECT_THAT(request_refused(grant + R"(,"slice":-1})"), HasSubstr("a negative number"));
+    EXPECT_THAT(request_refused(grant + R"(,"wait":1})"), HasSubstr("must be true or false"));
+    EXPECT_THAT(request_refused(grant + R"(,"cgroup":[]})"), HasSubstr("must be an object"));
+    EXPECT_THAT(request_refused(grant + R"(,"cgroup":{"cgroup.procs":"1"}})"), HasSubstr("nothing else"));
+    EXPECT_THAT(request_refused(grant + R"(,"cgroup":{"../pids.max":"1"}})"), HasSubstr("nothing else"));
+    EXPECT_THAT(request_refused(grant + R"(,"cgroup":{"pids.max":"1\n"}})"), HasSubstr("numbers or \"max\""));
+    EXPECT_THAT(request_refused(grant + R"(,"cgroup":{"pids.max":")" + std::string(65, '1') + "\"}}"),
                 HasSubstr("numbers or \"max\""));
-    EXPECT_EQ(refused(grant + R"(,"cgroup":{"pids.max":"1"}})"), "accepted");
+    EXPECT_EQ(request_refused(grant + R"(,"cgroup":{"pids.max":"1"}})"), "accepted");
 }
 
 TEST(BrokerRequest, QuotesOneShortLine) {
@@ -122,7 +124,7 @@ TEST(BrokerRequest, QuotesOneShortLine) {
           std::string(R"({"postern":1,"op":"a\nb\u001b[31m\u007f"})"), std::string(8192, '['),
           std::string("{\"postern\":1,\"op\":\"\xff\"}"), std::string(R"({"\n":1,"\n":2})"),
           R"({"postern":1,"op":)" + std::string(8000, '9') + "}"}) {
-        const std::string words = refused(text);
+        const std::string words = request_refused(text);
         EXPECT_NE(words, "accepted");
         EXPECT_LE(words.size(), kMaxQuoted);
         EXPECT_EQ(one_line(words), words);

@@ -4,6 +4,7 @@
 // text makes it read or write where it should not (the sanitizer builds look at that).
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/vfio.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -660,6 +661,60 @@ TEST(ClientIoctl, ThreadsShareTheBlocks) {
                   // Two may make the same one at once, and that is all.
                   return wrong == 0 && blocks_used() <= 64 ? 0 : 1;
               }));
+}
+
+/// A grant of dma-bufs, which are memfds here, without a device fd.
+constexpr const char* kWithoutDevice = R"({ "postern": 1, "grant": "g1", "device": false, "slice": 0,
+  "fds": { "manifest": 3, "window.doorbell": 4 },
+  "windows": [ { "name": "doorbell", "region": 4, "offset": 12288, "length": 4096, "access": "r",
+                 "fd": "window.doorbell", "mmap": { "fd": "window.doorbell", "offset": 0 }, "guard": 0 } ],
+  "dma": [], "irqs": [], "ioctls": [] })";
+
+TEST(ClientManifest, MayHaveNoDeviceFd) {
+    const Parsed parsed = parse(kWithoutDevice, "manifest:window.doorbell");
+    ASSERT_TRUE(parsed.grant) << parsed.error;
+    EXPECT_EQ(parsed.grant->device, nullptr);
+    EXPECT_EQ(parsed.grant->device_fd, -1);
+    errno = 0;
+    EXPECT_EQ(postern_fd(parsed.grant.get(), "device"), -1);
+    EXPECT_EQ(errno, ENOENT);
+    // In a process of its own: a block is there until its process ends.
+    EXPECT_EQ(0, in_process([] {
+                  vfio_irq_set set{};
+                  set.argsz = sizeof set;
+                  const int result = postern_ioctl(-1, VFIO_DEVICE_SET_IRQS, &set, sizeof set);
+                  return result == -1 && errno == EBADF ? 0 : 1;
+              }));
+
+    postern_window window = *postern_get_window(parsed.grant.get(), "doorbell");
+    EXPECT_EQ(window.mmap_fd, 4);
+    EXPECT_EQ(window.io_fd, -1);
+    char byte = 0;
+    EXPECT_EQ(postern_window_read(&window, 0, &byte, 1), -1);
+    EXPECT_EQ(errno, ENODEV);
+    // What has the number 4 here is none of the grant's.
+    const int memory = memfd_create("window", MFD_CLOEXEC);
+    ASSERT_EQ(ftruncate(memory, 4096), 0);
+    ASSERT_EQ(pwrite(memory, "A", 1, 0), 1);
+    window.mmap_fd = memory;
+    volatile void* at = postern_map_window(&window, PROT_READ);
+    ASSERT_NE(at, nullptr);
+    EXPECT_EQ(*static_cast<volatile char*>(at), 'A');
+    EXPECT_EQ(postern_map_window(&window, PROT_WRITE), nullptr);
+    EXPECT_EQ(errno, EACCES);
+    // Of the window's own fd, which is not guarded here.
+    EXPECT_EQ(postern_restrict_window(parsed.grant.get(), &window, POSTERN_READ), -1);
+    EXPECT_EQ(errno, ENOTTY);
+    postern_unmap(at, window.length);
+    close(memory);
+
+    // The control, and a manifest that contradicts itself.
+    EXPECT_TRUE(parse(kManifest).grant);
+    const Parsed both = parse(replaced(kWithoutDevice, R"("manifest": 3,)", R"("manifest": 3, "device": 5,)"),
+                              "manifest:window.doorbell:device");
+    EXPECT_FALSE(both.grant);
+    EXPECT_NE(both.error.find("device"), std::string::npos) << both.error;
+    EXPECT_FALSE(parse(replaced(kWithoutDevice, "false", "true"), "manifest:window.doorbell").grant);
 }
 
 TEST(ClientRestrict, OfAFileThatIsNotGuardedIsAnError) {

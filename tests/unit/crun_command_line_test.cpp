@@ -23,7 +23,7 @@ CrunCommandLine understood(const Words& words) {
     return reading.line;
 }
 
-std::string refused(const Words& words) {
+std::string arguments_refused(const Words& words) {
     const CrunReading reading = read_crun_command_line(words);
     return reading.error ? reading.error->message : "understood";
 }
@@ -83,21 +83,22 @@ TEST(CrunCommandLine, LeavesOtherCommandsAlone) {
 }
 
 TEST(CrunCommandLine, WhatItDoesNotKnowIsAnError) {
-    EXPECT_THAT(refused({"run", "--unknown", "x", "ID"}), HasSubstr("--unknown is not known"));
-    EXPECT_THAT(refused({"--unknown", "run", "ID"}), HasSubstr("--unknown is not known"));
-    EXPECT_THAT(refused({"run", "-z", "ID"}), HasSubstr("-z is not known"));
-    EXPECT_THAT(refused({"run", "-dz", "ID"}), HasSubstr("-z is not known"));
+    EXPECT_THAT(arguments_refused({"run", "--unknown", "x", "ID"}), HasSubstr("--unknown is not known"));
+    EXPECT_THAT(arguments_refused({"--unknown", "run", "ID"}), HasSubstr("--unknown is not known"));
+    EXPECT_THAT(arguments_refused({"run", "-z", "ID"}), HasSubstr("-z is not known"));
+    EXPECT_THAT(arguments_refused({"run", "-dz", "ID"}), HasSubstr("-z is not known"));
     // Two options begin so.
-    EXPECT_THAT(refused({"run", "--no-", "ID"}), HasSubstr("--no- is not known"));
-    EXPECT_THAT(refused({"run", "--con", "x", "ID"}), HasSubstr("--con is not known"));
-    EXPECT_THAT(refused({"run", "--detach=1", "ID"}), HasSubstr("takes no value"));
-    EXPECT_THAT(refused({"run", "ID", "--bundle"}), HasSubstr("one container ID at the end"));
-    EXPECT_THAT(refused({"run", "--bundle"}), HasSubstr("--bundle needs a value"));
-    EXPECT_THAT(refused({"run"}), HasSubstr("one container ID"));
+    EXPECT_THAT(arguments_refused({"run", "--no-", "ID"}), HasSubstr("--no- is not known"));
+    EXPECT_THAT(arguments_refused({"run", "--con", "x", "ID"}), HasSubstr("--con is not known"));
+    EXPECT_THAT(arguments_refused({"run", "--detach=1", "ID"}), HasSubstr("takes no value"));
+    EXPECT_THAT(arguments_refused({"run", "ID", "--bundle"}), HasSubstr("one container ID at the end"));
+    EXPECT_THAT(arguments_refused({"run", "--bundle"}), HasSubstr("--bundle needs a value"));
+    EXPECT_THAT(arguments_refused({"run"}), HasSubstr("one container ID"));
     for (const char* count : {"-1", "x", "", "1x", "99999", " 1"})
-        EXPECT_THAT(refused({"run", "--preserve-fds", count, "ID"}), HasSubstr("not a number of fds"))
+        EXPECT_THAT(arguments_refused({"run", "--preserve-fds", count, "ID"}),
+                    HasSubstr("not a number of fds"))
             << count;
-    EXPECT_EQ(refused({"run", "--preserve-fds", "0", "ID"}), "understood");
+    EXPECT_EQ(arguments_refused({"run", "--preserve-fds", "0", "ID"}), "understood");
 }
 
 TEST(CrunCommandLine, WordsThatAreNotUnderstoodMayNameABundle) {

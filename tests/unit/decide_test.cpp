@@ -377,5 +377,26 @@ TEST(EncodePolicy, RefusesWhatDoesNotFit) {
     EXPECT_EQ("accepted", changed([](FilePolicy& policy) { policy.cgroup_level = 31; }));
 }
 
+/// Who has no part in a shared file may hold it, outside of every sandbox, and nothing else.
+TEST(DecideShared, WithoutAShare) {
+    postern_policy shared = encoded();
+    shared.flags |= POSTERN_POLICY_SHARED;
+    const postern_ioctl_entry* rules = nullptr;
+    EXPECT_EQ(POSTERN_DENY_SHARE, postern_decide_ioctl(&shared, 0, POSTERN_NR_IOCTL, 0x3b6b, &rules));
+    postern_call call{};
+    for (const uint32_t hook :
+         {POSTERN_HOOK_IOCTL, POSTERN_HOOK_MMAP, POSTERN_HOOK_MPROTECT, POSTERN_HOOK_ACCESS}) {
+        call.hook = hook;
+        EXPECT_EQ(POSTERN_DENY_SHARE, postern_decide(&shared, &call)) << hook;
+    }
+    call.hook = POSTERN_HOOK_RECEIVE;
+    EXPECT_EQ(POSTERN_ALLOW, postern_decide(&shared, &call));
+    call.task = POSTERN_TASK_IN_SANDBOX;
+    EXPECT_EQ(POSTERN_DENY_SHARE, postern_decide(&shared, &call));
+    shared.flags |= POSTERN_POLICY_REVOKED;
+    call.task = 0;
+    EXPECT_EQ(POSTERN_DENY_REVOKED, postern_decide(&shared, &call));
+}
+
 }  // namespace
 }  // namespace postern

@@ -216,7 +216,7 @@ TEST(LiveGrant, FilesOfAGrantAreOne) {
     second.since = 4;
     second.denied = 40;
     second.flags = 0;
-    const auto grants = live_grants({{1, old}, {2, other}, {3, second}});
+    const auto grants = live_grants({{{1, 0}, old}, {{2, 0}, other}, {{3, 7}, second}});
     ASSERT_EQ(2U, grants.size());
     EXPECT_EQ("other", grants[0].id);
     EXPECT_TRUE(grants[0].revoked);
@@ -225,7 +225,7 @@ TEST(LiveGrant, FilesOfAGrantAreOne) {
     EXPECT_EQ(42U, grants[1].refused);
     EXPECT_EQ(4U, grants[1].since);
     EXPECT_FALSE(grants[1].revoked);
-    EXPECT_EQ((std::vector<uint64_t>{1, 3}), grants[1].files);
+    EXPECT_EQ((std::vector<GuardPins::Key>{{1, 0}, {3, 7}}), grants[1].files);
     EXPECT_TRUE(live_grants({}).empty());
 }
 

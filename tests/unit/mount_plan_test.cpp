@@ -12,7 +12,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-MountPlan plan_of(const SandboxSpec& spec) {
+MountPlan mounts_of(const SandboxSpec& spec) {
     auto plan = make_mount_plan(spec);
     EXPECT_TRUE(plan) << (plan ? "" : plan.error().message);
     return plan ? std::move(*plan) : MountPlan{};
@@ -33,7 +33,7 @@ std::ptrdiff_t position(const MountPlan& plan, MountStep::Kind kind, std::string
 }
 
 TEST(MountPlan, HostRootIsReadOnlyAndCovered) {
-    const MountPlan plan = plan_of({});
+    const MountPlan plan = mounts_of({});
     EXPECT_EQ(plan.root_source, "/");
     EXPECT_EQ(plan.root_attributes, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
     EXPECT_GE(position(plan, MountStep::Kind::Proc, "/proc"), 0);
@@ -43,7 +43,7 @@ TEST(MountPlan, HostRootIsReadOnlyAndCovered) {
 }
 
 TEST(MountPlan, DevIsSealedBeforeWhatStaysWritable) {
-    const MountPlan plan = plan_of({});
+    const MountPlan plan = mounts_of({});
     const auto seal = position(plan, MountStep::Kind::Seal, "/dev");
     EXPECT_GT(seal, position(plan, MountStep::Kind::Bind, "/dev/tty"));
     EXPECT_GT(seal, position(plan, MountStep::Kind::Directory, "/dev/shm"));
@@ -52,7 +52,7 @@ TEST(MountPlan, DevIsSealedBeforeWhatStaysWritable) {
 }
 
 TEST(MountPlan, SysIsFilledThenSealed) {
-    const MountPlan plan = plan_of({});
+    const MountPlan plan = mounts_of({});
     EXPECT_LT(position(plan, MountStep::Kind::Tmpfs, "/sys"),
               position(plan, MountStep::Kind::Bind, "/sys/devices/system"));
     EXPECT_LT(position(plan, MountStep::Kind::Bind, "/sys/devices/system"),
@@ -62,7 +62,7 @@ TEST(MountPlan, SysIsFilledThenSealed) {
 TEST(MountPlan, ProfileMountsComeLastAndInOrder) {
     SandboxSpec spec;
     spec.mounts = {{Mount::Type::Tmpfs, "", "/a", {}}, {Mount::Type::Bind, "/usr", "/a/b", {"ro"}}};
-    const MountPlan plan = plan_of(spec);
+    const MountPlan plan = mounts_of(spec);
     ASSERT_GE(plan.steps.size(), 2U);
     const MountStep& first = plan.steps[plan.steps.size() - 2];
     const MountStep& second = plan.steps.back();
@@ -76,7 +76,7 @@ TEST(MountPlan, OptionsAreAttributesAndTheLastWins) {
     SandboxSpec spec;
     spec.mounts = {
         {Mount::Type::Bind, "/usr", "/a", {"ro", "rw", "dev", "suid", "noexec", "bind", "optional"}}};
-    const MountPlan plan = plan_of(spec);
+    const MountPlan plan = mounts_of(spec);
     const MountStep& step = plan.steps.back();
     EXPECT_EQ(step.attributes, static_cast<std::uint64_t>(MOUNT_ATTR_NOEXEC));
     EXPECT_FALSE(step.recursive);
@@ -87,20 +87,20 @@ TEST(MountPlan, APathThatIsTheHostsRootIsCoveredToo) {
     for (const char* path : {"/", "//", "/usr/.."}) {
         SandboxSpec spec;
         spec.root = {Root::Kind::Path, path};
-        EXPECT_GE(position(plan_of(spec), MountStep::Kind::Tmpfs, "/sys"), 0) << path;
+        EXPECT_GE(position(mounts_of(spec), MountStep::Kind::Tmpfs, "/sys"), 0) << path;
     }
     SandboxSpec spec;
     spec.root = {Root::Kind::Path, "/usr"};
-    EXPECT_EQ(plan_of(spec).root_source, "/usr");
-    EXPECT_EQ(position(plan_of(spec), MountStep::Kind::Tmpfs, "/sys"), -1);
+    EXPECT_EQ(mounts_of(spec).root_source, "/usr");
+    EXPECT_EQ(position(mounts_of(spec), MountStep::Kind::Tmpfs, "/sys"), -1);
 }
 
 TEST(MountPlan, WithoutPidNamespaceProcIsTheHosts) {
     SandboxSpec spec;
     spec.namespaces.pid = false;
     spec.root.kind = Root::Kind::Empty;
-    EXPECT_EQ(plan_of(spec).steps.front().kind, MountStep::Kind::Bind);
-    EXPECT_EQ(plan_of(spec).steps.front().source, "/proc");
+    EXPECT_EQ(mounts_of(spec).steps.front().kind, MountStep::Kind::Bind);
+    EXPECT_EQ(mounts_of(spec).steps.front().source, "/proc");
 }
 
 TEST(MountPlan, RefusesWhatCannotBe) {

@@ -139,14 +139,22 @@ TEST(Manifest, IsTheContracts) {
     ASSERT_TRUE(plan);
     Json client = empty_manifest("g");
     client["fds"] = fd_numbers({"manifest", "device", "window.w", "dma.ring", "irq.vq"});
-    add_device(client, *plan, plan->slices[0], {{true, MmapSource{"device", (4ULL << 40) + 0x3000}, 0}});
+    add_device(client, *plan, plan->slices[0], {{true, MmapSource{"device", (4ULL << 40) + 0x3000}, 0}},
+               true);
+    EXPECT_EQ(client.at("device"), "0000:00:05.0");
     EXPECT_EQ(client.at("fds").at("irq.vq"), 7);
     EXPECT_EQ(client.at("windows")[0].at("mmap").at("offset"), (4ULL << 40) + 0x3000);
     EXPECT_EQ(client.at("windows")[0].at("region"), 4);
     EXPECT_EQ(client.at("windows")[0].at("guard"), 0);
     Json by_dmabuf = empty_manifest("g");
-    add_device(by_dmabuf, *plan, plan->slices[0], {{true, MmapSource{"window.w", 0}, {}}});
+    add_device(by_dmabuf, *plan, plan->slices[0], {{true, MmapSource{"window.w", 0}, {}}}, true);
     EXPECT_FALSE(by_dmabuf.at("windows")[0].contains("guard"));
+    EXPECT_EQ(by_dmabuf.at("device"), "0000:00:05.0");
+    Json alone = empty_manifest("g");
+    add_device(alone, *plan, plan->slices[0], {{true, MmapSource{"window.w", 0}, 0}}, false);
+    EXPECT_EQ(alone.at("device"), false);
+    EXPECT_EQ(alone.at("windows")[0].at("mmap"), Json({{"fd", "window.w"}, {"offset", 0}}));
+    EXPECT_EQ(alone.at("windows")[0].at("guard"), 0);
     EXPECT_EQ(client.at("dma")[0].at("fd"), "dma.ring");
     EXPECT_EQ(client.at("irqs")[0].at("vector"), 1);
     EXPECT_EQ(client.at("slice"), 0);

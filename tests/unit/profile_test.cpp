@@ -439,6 +439,24 @@ TEST(Profile, SharedPagesMayBeMeant) {
     EXPECT_THAT(weakenings(*profile), ::testing::Contains(HasSubstr("doorbell")));
 }
 
+TEST(Profile, WhatIsOnlyReadIsNoDmabufBesideDmaMap) {
+    const auto with = [](const char* access, const char* maps, const Json& methods) {
+        Json document = Json::parse(kGood);
+        Json& window = document["device"]["windows"][0];
+        window["access"] = access;
+        window["methods"] = methods;
+        document["device"]["dma_map"] = {
+            {"iova", {{"base", "0x4000000000"}, {"stride", "1MiB"}}}, {"size", "1MiB"}, {"access", maps}};
+        const auto profile = read(document.dump());
+        return profile ? std::string() : profile.error().message;
+    };
+    EXPECT_THAT(with("r", "rw", {"mmap", "dmabuf"}), HasSubstr("leave \"dmabuf\" out"));
+    EXPECT_THAT(with("r", "w", {"dmabuf"}), HasSubstr("leave \"dmabuf\" out"));
+    EXPECT_EQ(with("r", "rw", {"mmap"}), "");
+    EXPECT_EQ(with("r", "r", {"mmap", "dmabuf"}), "");
+    EXPECT_EQ(with("rw", "rw", {"mmap", "dmabuf"}), "");
+}
+
 TEST(Profile, MappedWriteOnlyWindowsCanBeRead) {
     Json document = Json::parse(kGood);
     Json& window = document["device"]["windows"][0];
@@ -456,6 +474,11 @@ TEST(Profile, MappedWriteOnlyWindowsCanBeRead) {
     EXPECT_THAT(found("w", {"pread"}), Not(is_said));
     EXPECT_THAT(found("rw", {"mmap"}), Not(is_said));
     EXPECT_THAT(found("r", {"mmap"}), Not(is_said));
+    const auto is_imported =
+        ::testing::Contains(AllOf(HasSubstr("window \"doorbell\""), HasSubstr("a device that imports it")));
+    EXPECT_THAT(found("r", {"mmap", "dmabuf"}), is_imported);
+    EXPECT_THAT(found("r", {"mmap"}), Not(is_imported));
+    EXPECT_THAT(found("rw", {"mmap", "dmabuf"}), Not(is_imported));
 }
 
 TEST(Profile, SmallerThanAPageStillOwnsThePage) {

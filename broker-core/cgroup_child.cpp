@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "broker-core/cgroup_child.h"
+
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+
+#include "broker-core/guard_cgroup.h"
+#include "broker-core/unique_fd.h"
+
+namespace postern {
+namespace {
+
+constexpr int kPatience = 10'000;  // ms; an emulated machine takes its time
+
+/// What the child has to say: an errno, and the words behind it.
+struct Answer {
+    int errnum = 0;
+    bool failed = false;
+    std::array<char, 512> words{};
+};
+
+[[noreturn]] void answer(int into, const std::function<Status()>& work) {
+    Answer said;
+    if (Status done = work(); !done) {
+        said.failed = true;
+        said.errnum = done.error().errnum;
+        done.error().message.copy(said.words.data(), said.words.size() - 1);
+    }
+    // A pipe takes this at once, or not at all: the parent then says that there was no answer.
+    (void)!::write(into, &said, sizeof said);
+    ::_exit(0);
+}
+
+/// `cgroup` is -1 for the one that this process is in.
+Status run(int cgroup, const std::function<Status()>& work) {
+    std::array<int, 2> ends{};
+    if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
+        const int error = errno;
+        return fail_errno(error, "pipe");
+    }
+    UniqueFd reader(ends[0]);
+    UniqueFd writer(ends[1]);
+    int pidfd = -1;
+    clone_args how{};
+    how.flags = CLONE_PIDFD | (cgroup < 0 ? 0U : CLONE_INTO_CGROUP);
+    how.pidfd = reinterpret_cast<uint64_t>(&pidfd);
+    how.exit_signal = SIGCHLD;
+    how.cgroup = cgroup < 0 ? 0 : static_cast<uint64_t>(cgroup);
+    const long child = ::syscall(SYS_clone3, &how, sizeof how);
+    if (child < 0) {
+        const int error = errno;
+        return fail_errno(error, "cannot make a process");
+    }
+    if (child == 0) answer(writer.get(), work);
+    const UniqueFd process(pidfd);
+    writer.reset();
+
+    pollfd ready{reader.get(), POLLIN, 0};
+    int polled = 0;
+    do {
+        polled = ::poll(&ready, 1, kPatience);
+    } while (polled < 0 && errno == EINTR);
+    Answer said;
+    const bool whole = polled > 0 && ::read(reader.get(), &said, sizeof said) == sizeof said;
+    (void)::syscall(SYS_pidfd_send_signal, process.get(), SIGKILL, nullptr, 0);
+    while (::waitpid(static_cast<pid_t>(child), nullptr, 0) < 0 && errno == EINTR) {
+    }
+    if (!whole) return fail("a process of this one's ended without an answer");
+    if (!said.failed) return {};
+    said.words.back() = '\0';
+    return Failure(Error{said.words.data(), said.errnum});
+}
+
+}  // namespace
+
+Status in_cgroup(uint64_t cgroup_id, const std::function<Status()>& work) {
+    const UniqueFd cgroup = open_cgroup(cgroup_id);
+    const int error = errno;
+    if (!cgroup) return fail_errno(error, "cannot open the cgroup {}", cgroup_id);
+    return run(cgroup.get(), work);
+}
+
+Status in_child(const std::function<Status()>& work) {
+    return run(-1, work);
+}
+
+}  // namespace postern
