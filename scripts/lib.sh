@@ -18,6 +18,7 @@ packages=(
     libbpf-dev libelf-dev zlib1g-dev libseccomp-dev libcap-dev
     nlohmann-json3-dev libcli11-dev libfmt-dev libexpected-dev musl-dev libc++-14-dev
     qemu-system-x86 busybox-static cpio kmod zstd xz-utils
+    make flex bison bc dwarves
     libgtest-dev libgmock-dev golang-github-containers-common python3 python3-jsonschema python3-yaml python3-pytest python3-pytest-xdist strace stress-ng trinity
     bubblewrap crun runc podman catatonit python3-seccomp libcap2-bin uidmap
     clang-tidy clang-format libclang-rt-14-dev groff-base
@@ -41,6 +42,10 @@ install_packages() {
     as_root apt-get update -q
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
 }
+
+# Eight sources at a time, which halves the time of a first build. Whoever works on the code configures without.
+# shellcheck disable=SC2034  # used by whoever includes this
+together=(-DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=8)
 
 # build_tree FOLDER TARGET [CMAKE OPTION…]
 build_tree() {
