@@ -216,7 +216,7 @@ Attempt pread_mmap_window(const Target& target) {
     return judged(pread(target.device, &value, sizeof value, window->device_offset()));
 }
 
-struct Way {
+struct WayToRead {
     const char* name;
     const char* what;
     const char* call;
@@ -235,7 +235,7 @@ void add_read_probes(Probes& probes) {
     const char* no_aio = "vfio device files have no asynchronous reads";
     const std::vector<int> no_copy{EINVAL, EXDEV, EOPNOTSUPP, EBADF};
     const char* no_regular = "it is for regular files";
-    const Way ways[] = {
+    const WayToRead ways[] = {
         {"read", "read(2)", "read", by_read, 0, {EINVAL}, at_zero},
         {"readv", "readv(2)", "readv", by_readv, 0, {EINVAL}, at_zero},
         {"pread-config", "pread of configuration space", "pread", by_pread, kConfig},
@@ -310,7 +310,7 @@ void add_read_probes(Probes& probes) {
          no_aio,
          true},
     };
-    for (const Way& way : ways) {
+    for (const WayToRead& way : ways) {
         probes.push_back({.name = way.name,
                           .group = "read",
                           .what = way.what,

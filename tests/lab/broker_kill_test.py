@@ -16,6 +16,7 @@ from broker_lab import ALICE, BLK, BLK2, BOB, CLIENT, PATIENCE, POSTERN, BrokerL
 
 KILLS = int(os.environ.get("POSTERN_BROKER_KILLS", "1000"))
 SEED = int(os.environ.get("POSTERN_BROKER_SEED", "0")) or int(time.time())
+PACE = 0.6  # seconds for a round, on the average
 DEVICES = [{"name": "steady", "device": BLK, "allow": [{"users": [ALICE]}]},
            {"name": "busy", "device": BLK2, "allow": [{"users": [ALICE, BOB]}]}]
 
@@ -26,7 +27,7 @@ class Visitors(threading.Thread):
     def __init__(self, test, uid):
         super().__init__(daemon=True)
         self.test, self.uid = test, uid
-        self.served, self.failed, self.longest = 0, [], 0
+        self.served, self.failed, self.shortest = 0, [], PATIENCE
         self.over = threading.Event()
 
     def run(self):
@@ -35,7 +36,7 @@ class Visitors(threading.Thread):
             result = self.test.run_client(CLIENT, "--reads", 50, who=as_user(self.uid), device=BLK2, flags=["--wait"], timeout=300)
             if result.returncode == 0 and "50 verified" in result.stdout:
                 self.served += 1
-                self.longest = max(self.longest, time.monotonic() - begin) if self.served < 3 else self.longest
+                self.shortest = min(self.shortest, time.monotonic() - begin)
             else:
                 self.failed.append((result.returncode, result.stdout, result.stderr))
 
@@ -49,7 +50,7 @@ class Killed(BrokerLab):
         """Four clients of four slices that read until they are told to end."""
         clients = []
         for number in range(4):
-            client = subprocess.Popen([*as_user(ALICE), POSTERN, "run", "--broker", self.path, "--device", BLK, "--", CLIENT, "--reads",
+            client = subprocess.Popen(["nice", *as_user(ALICE), POSTERN, "run", "--broker", self.path, "--device", BLK, "--", CLIENT, "--reads",
                                        "1000000000", *(["--wait", "irq", "--depth", "2"] if number else [])], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             self.addCleanup(client.wait)
             self.addCleanup(client.kill)
@@ -63,7 +64,7 @@ class Killed(BrokerLab):
 
     def spawn(self):
         with open(self.log_path, "ab") as log:
-            return subprocess.Popen([POSTERN, "broker", "--config", self.config, "--socket", self.path], stdin=subprocess.DEVNULL,
+            return subprocess.Popen(["nice", "-n", "-15", POSTERN, "broker", "--config", self.config, "--socket", self.path], stdin=subprocess.DEVNULL,
                                     stdout=log, stderr=log)
 
     def test_at_random_moments(self):
@@ -76,17 +77,24 @@ class Killed(BrokerLab):
         for each in visitors:
             self.addCleanup(each.end)
             each.start()
-        # Most die while they begin or in their first grant, every fifth has time for a few: as this machine is fast now.
+        # Most die while they begin, every fifth has time for a grant: as this machine is fast when it has time.
         self.assertTrue(wait_until(lambda: all(each.served for each in visitors), PATIENCE), self.log())
-        start = time.monotonic()
-        self.kill9()
-        self.start_broker()
-        restart = time.monotonic() - start
-        visit = max(each.longest for each in visitors)
+        restart = PATIENCE
+        for _ in range(3):
+            self.kill9()
+            start = time.monotonic()
+            self.broker = self.spawn()
+            self.live()
+            restart = min(restart, time.monotonic() - start)
+        visit = min(each.shortest for each in visitors)
         print(f"a restart takes {restart:.2f} s, a visit {visit:.2f} s", flush=True)
         begin = time.monotonic()
         for number in range(KILLS):
-            time.sleep(dice.uniform(0, restart + (2 * visit if number % 5 == 0 else 0)))
+            long = number % 5 == 0
+            moment = dice.uniform(0, restart + (visit if long else 0))
+            # Where others want the CPUs too, the moments become earlier ones, not fewer; every fifth stays what it is.
+            late = time.monotonic() - begin > PACE * (number + 1)
+            time.sleep(moment / 4 if late and not long else moment)
             self.kill9()
             self.broker = self.spawn()
             self.assertEqual([each.poll() for each in clients], [None] * 4, f"a client ended in round {number}")
@@ -112,7 +120,7 @@ class Killed(BrokerLab):
         victim = next(iter(before))
         with self.client() as client:
             self.assertIn("processes are killed", client.ask({"op": "revoke", "grant": victim, "kill": True})[0]["revoked"])
-        gone = [each for each in clients if wait_until(lambda each=each: each.poll() is not None, 5)]
+        gone = [each for each in clients if wait_until(lambda each=each: each.poll() is not None, PATIENCE)]
         self.assertEqual(len(gone), 1)
         # The others had read all the time, and everything was what it had to be.
         for each in clients:
@@ -140,7 +148,9 @@ class Killed(BrokerLab):
             self.broker.terminate()
             self.assertEqual(self.broker.wait(PATIENCE), 0, self.log())
             self.start_broker()
-            self.assertEqual({each["grant"] for each in self.live(BLK)}, before)
+            with self.client() as client:
+                grants = client.grants()
+            self.assertEqual({each["grant"] for each in grants if each["state"] == "live"}, before, f"{grants}\n{self.log()}\n{[each.poll() for each in clients]}")
         self.assertEqual([each.poll() for each in clients], [None] * 4)
         for each in clients:
             each.terminate()

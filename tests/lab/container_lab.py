@@ -116,7 +116,7 @@ class ContainerLab(unittest.TestCase):
         self.write_config([{"name": "disk"}])
 
     def look_behind(self):
-        wait_until(lambda: self.before == left_behind(), 30)
+        wait_until(lambda: self.before == left_behind(), PATIENCE)
         self.assertEqual(self.before, left_behind(), self.broker_log())
 
     def write_config(self, devices):

@@ -182,7 +182,7 @@ class Crun(CrunLab):
             self.assertEqual(state["annotations"]["dev.postern.grant"], self.grants()[0]["grant"])
             self.assertEqual(state["pid"], self.grants()[0]["pid"])
             self.assertEqual(self.crun("start", "two").returncode, 0)
-            self.assertTrue(wait_until(lambda: json.loads(self.crun("state", "two").stdout)["status"] == "stopped", 60))
+            self.assertTrue(wait_until(lambda: json.loads(self.crun("state", "two").stdout)["status"] == "stopped", PATIENCE))
             self.assertEqual(self.crun("delete", "two").returncode, 0)
             with open(path) as file:
                 self.assertIn("500 reads", file.read())
@@ -238,7 +238,7 @@ class Ends(CrunLab):
 
     def begin(self, name="ends", **kwargs):
         self.start(name, *LOOP, **kwargs)
-        self.assertTrue(wait_until(lambda: "completions" in self.said(name), 60), self.podman("logs", name).stderr)
+        self.assertTrue(wait_until(lambda: "completions" in self.said(name), PATIENCE), self.podman("logs", name).stderr)
         return self.pid_of(name)
 
     def assertEnds(self, end):
@@ -307,7 +307,7 @@ class Ends(CrunLab):
         """crun run in the foreground, killed with its container behind it."""
         with self.bundle(*LOOP) as folder:
             with subprocess.Popen([CRUN, "run", "-b", folder, "fg"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-                self.assertTrue(wait_until(self.running, 60))
+                self.assertTrue(wait_until(self.running, PATIENCE))
                 process.kill()
                 process.wait()
             self.assertEqual(self.crun("delete", "-f", "fg").returncode, 0)
@@ -375,7 +375,7 @@ class Four(CrunLab):
         for i, name in enumerate(self.names):
             self.start(name, *LOOP, slice=f"disk.{i}")
         for name in self.names:
-            self.assertTrue(wait_until(lambda n=name: "completions" in self.said(n), 60), self.podman("logs", name).stderr)
+            self.assertTrue(wait_until(lambda n=name: "completions" in self.said(n), PATIENCE), self.podman("logs", name).stderr)
             pids[name] = self.pid_of(name)
         # The broker is not needed by those who run.
         self.broker.terminate()
@@ -388,7 +388,7 @@ class Four(CrunLab):
         self.podman("rm", "-f", "-t", "0", "four2")
         self.assertGranted(self.run_in(*PROBED, slice="disk.2"), slice=2)
         self.start("four2", *LOOP, slice="disk.2")
-        self.assertTrue(wait_until(lambda: "completions" in self.said("four2"), 60))
+        self.assertTrue(wait_until(lambda: "completions" in self.said("four2"), PATIENCE))
         time.sleep(1)
         after = self.counts()
         for name in ("four0", "four1", "four3"):

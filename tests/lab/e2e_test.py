@@ -356,7 +356,8 @@ class NoRoundTrips(Lab):
     def test_a_stopped_launcher_stops_nobody(self):
         # Short phases in pairs, one with the launcher stopped, in an order by chance: what else the host does hits both
         # alike. A pair says little, so there are as many as it takes to be sure (a sign test, at most one in a hundred
-        # wrong) that the client keeps more than 0.8 of its rate; a launcher in the loop would leave it none.
+        # wrong) that the client keeps more than half of its rate, for a busy host takes a quarter of it now and then;
+        # a launcher in the loop would leave it none.
         output = open(f"{self.folder}/rates", "w+")
         self.addCleanup(output.close)
         process = self.spawn("run", "--device", BLK, "--profile", "virtio-blk-queue", "--", CLIENT, "--seconds", "400",
@@ -379,7 +380,7 @@ class NoRoundTrips(Lab):
             while len(running) < count:
                 for stop in order.sample([False, True], 2):
                     (stopped if stop else running).append(measure(stop))
-            kept = sum(b > 0.8 * a for a, b in zip(running, stopped))
+            kept = sum(b > 0.5 * a for a, b in zip(running, stopped))
             by_chance = sum(math.comb(count, k) for k in range(kept, count + 1)) / 2 ** count
             if by_chance < 0.01:
                 break
@@ -387,7 +388,7 @@ class NoRoundTrips(Lab):
         process.terminate()
         self.assertEqual(process.wait(30), 128 + signal.SIGTERM)
         print(f"    reads/s, medians of {count}: launcher running {statistics.median(running):.0f}, "
-              f"stopped {statistics.median(stopped):.0f}; {kept} of {count} pairs above 0.8", file=sys.stderr)
+              f"stopped {statistics.median(stopped):.0f}; {kept} of {count} pairs above a half", file=sys.stderr)
         self.assertLess(by_chance, 0.01)
 
     def test_a_stopped_pool_stops_nobody(self):

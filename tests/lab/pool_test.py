@@ -77,7 +77,7 @@ class Jobs(Pool):
     def test_twenty_jobs_on_four_slices(self):
         logs, junit = f"{self.folder}/logs", f"{self.folder}/junit.xml"
         # Long enough for four to run side by side in an emulated machine.
-        summary, result = self.pool("--log-dir", logs, "--junit", junit, lines=[f"{CLIENT} --seconds 1.5 --json"] * 20)
+        summary, result = self.pool("--log-dir", logs, "--junit", junit, lines=[f"{CLIENT} --seconds 2.5 --json"] * 20)
         self.assertEqual(summary["count"], {"jobs": 20, "passed": 20, "failed": 0, "not run": 0})
         self.assertEqual({job["slice"] for job in summary["jobs"]}, {0, 1, 2, 3})
         self.assertEqual(result.stdout, "")
@@ -202,10 +202,10 @@ class Signals(Pool):
     def test_killed_itself_it_leaves_nothing_that_lasts(self):
         process = subprocess.Popen([POSTERN, "pool", "--device", BLK, "--profile", "virtio-blk-queue", "--", CLIENT, "--seconds", ":::", *["60"] * 8],
                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.assertTrue(e2e.wait_until(lambda: len(e2e.processes("virtio-blk-client")) >= 4, 20))
+        self.assertTrue(e2e.wait_until(lambda: len(e2e.processes("virtio-blk-client")) >= 4, 60))
         process.kill()
         process.wait()
-        self.assertTrue(e2e.wait_until(lambda: len(e2e.processes("virtio-blk-client")) == 0, 20))
+        self.assertTrue(e2e.wait_until(lambda: len(e2e.processes("virtio-blk-client")) == 0, 60))
         self.pool(lines=[" ".join(READ)] * 4)  # which removes what a killed one cannot
 
 

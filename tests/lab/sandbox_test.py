@@ -669,16 +669,10 @@ class Many(SandboxTest):
         print(f"    {rounds} launches in a row in {time.monotonic() - begin:.0f} s", file=sys.stderr)
 
 
-def fresh_folders():
-    """In the guest too they are those of the machine around it."""
-    own_mounts()
-    for path, mode in small_world.FRESH.items():
-        if path != "/run":  # which is the guest's own, and the lab's
-            small_world.mount("none", path, "tmpfs", small_world.MS_NODEV, f"mode={mode}")
-
-
 if __name__ == "__main__":
     os.environ[small_world.INSIDE] = ROOT
-    fresh_folders()
+    own_mounts()
+    # In the guest too they are those of the machine around it; /run is the guest's own, and the lab's.
+    small_world.fresh_folders([path for path in small_world.FRESH if path != "/run"], [BUILD])
     rootless_test.copy_build(BUILD)
     unittest.main(verbosity=2)

@@ -15,7 +15,7 @@ Status launch(const std::string& bdf, const std::string& profile_name, unsigned 
               const ProgramLine& command) {
     POSTERN_ASSIGN(const LoadedProfile loaded, load_profile(profile_name));
     POSTERN_TRY(check_slice(loaded.profile, slice));
-    POSTERN_ASSIGN(DeviceSession session, DeviceSession::open(loaded.profile, bdf));
+    POSTERN_ASSIGN(DeviceSession session, DeviceSession::open(loaded.profile, bdf, Backend::Auto));
     {
         POSTERN_ASSIGN(const Grant grant, session.grant_unguarded(slice));
         BorrowedFds fds;
