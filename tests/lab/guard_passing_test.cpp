@@ -39,14 +39,21 @@ class GuardPassingTest : public GuardTest {
                         [&](pid_t pid) { place(pid, where); });
     }
 
-    /// The same with pidfd_getfd(2) from a process that has it; this one, an owner, nobody in a sandbox may
-    /// look into.
+    /// The same with pidfd_getfd(2) from a program that has it: into this one, an owner, and into a child of
+    /// its that has executed nothing yet, nobody in a sandbox may look.
     int by_pidfd(int file, Where where) const {
+        int begun[2];
+        EXPECT_EQ(0, ::pipe2(begun, O_CLOEXEC));
+        const UniqueFd until(begun[0]);
         const pid_t donor = ::fork();
         if (donor == 0) {
-            ::pause();
-            ::_exit(0);
+            ::fcntl(file, F_SETFD, 0);
+            ::execl("/bin/sleep", "sleep", "60", nullptr);
+            ::_exit(127);
         }
+        ::close(begun[1]);
+        char none;
+        EXPECT_EQ(0, ::read(until.get(), &none, 1));
         const UniqueFd pidfd = pidfd_of(donor);
         const int found =
             in_child([&] { return outcome([&] { return fd_from(pidfd.get(), file) ? 0 : -1; }); },
