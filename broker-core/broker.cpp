@@ -9,6 +9,7 @@
 
 #include "broker-core/binding.h"
 #include "broker-core/boot_clock.h"
+#include "broker-core/duplicate_fd.h"
 #include "broker-core/guard_support.h"
 #include "broker-core/owner_device.h"
 #include "broker-core/pci.h"
@@ -33,7 +34,7 @@ std::string slice_entry(const std::string& bdf, unsigned slice) {
     return fmt::format("slice/{}/{}", bdf, slice);
 }
 
-std::optional<unsigned> as_number(std::string_view text) {
+std::optional<unsigned> slice_number(std::string_view text) {
     unsigned number = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
@@ -83,7 +84,7 @@ Status Broker::take_up() {
             devices[rest].first = std::move(files);
         } else if (kind == "slice") {
             const size_t last = rest.rfind('/');
-            const auto number = as_number(std::string_view(rest).substr(last + 1));
+            const auto number = slice_number(std::string_view(rest).substr(last + 1));
             if (number) devices[rest.substr(0, last)].second[*number] = std::move(files);
         } else if (kind == "grant") {
             grants.emplace_back(rest, std::move(files));
@@ -396,11 +397,9 @@ tl::expected<Broker::Granted, Broker::Refused> Broker::grant(const Caller& calle
         fresh.pid = *pid;
         fresh.command = command_name(*pid);
         fresh.since = clock_time(CLOCK_REALTIME);
-        fresh.pidfd = UniqueFd(::fcntl(pidfd, F_DUPFD_CLOEXEC, 3));
-        if (!fresh.pidfd) {
-            const int error = errno;
-            return failed(Error{"cannot duplicate a pidfd: " + errno_text(error), error});
-        }
+        auto kept = duplicate_fd(pidfd, "a pidfd");
+        if (!kept) return failed(kept.error());
+        fresh.pidfd = std::move(*kept);
         grants_.push_back(std::move(fresh));
         held = std::prev(grants_.end());
     }

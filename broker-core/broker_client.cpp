@@ -19,7 +19,7 @@ using Clock = std::chrono::steady_clock;
 constexpr size_t kMaxFds = 250;
 constexpr int kAskEvery = 100;  ///< milliseconds
 /// Without any broker: its restart takes a second or so, more where a machine is loaded.
-constexpr std::chrono::seconds kPatience{60};
+constexpr std::chrono::seconds kPatienceToConnect{60};
 /// With brokers that go away whenever they are asked.
 constexpr std::chrono::seconds kMostPatience{600};
 
@@ -81,7 +81,7 @@ Result<BrokerClient::Answer> BrokerClient::ask(const BrokerRequest& request,
 Result<BrokerClient::Answer> ask_broker(const std::string& path, const BrokerRequest& request, bool expected,
                                         const std::function<bool()>& give_up) {
     const auto last = Clock::now() + kMostPatience;
-    auto deadline = Clock::now() + kPatience;
+    auto deadline = Clock::now() + kPatienceToConnect;
     while (true) {
         auto client = BrokerClient::connect(path, give_up);
         Result<BrokerClient::Answer> answer =
@@ -92,7 +92,7 @@ Result<BrokerClient::Answer> ask_broker(const std::string& path, const BrokerReq
         if (!means_gone(errnum) || (!expected && !was_there)) return answer;
         // Whoever was there a moment ago is expected to come back.
         expected = true;
-        if (was_there) deadline = std::min(Clock::now() + kPatience, last);
+        if (was_there) deadline = std::min(Clock::now() + kPatienceToConnect, last);
         if (Clock::now() >= deadline) return answer;
         if (give_up && give_up()) return Failure(Error{"a signal asked to end", EINTR});
         const timespec pause{0, 20'000'000};

@@ -18,7 +18,7 @@
 namespace postern {
 namespace {
 
-constexpr int kPatience = 10'000;  // ms; an emulated machine takes its time
+constexpr int kPatienceToExecute = 10'000;  // ms; an emulated machine takes its time
 
 /// What the child has to say: an errno, and the words behind it.
 struct Answer {
@@ -66,7 +66,7 @@ Status run(int cgroup, const std::function<Status()>& work) {
     pollfd ready{reader.get(), POLLIN, 0};
     int polled = 0;
     do {
-        polled = ::poll(&ready, 1, kPatience);
+        polled = ::poll(&ready, 1, kPatienceToExecute);
     } while (polled < 0 && errno == EINTR);
     Answer said;
     const bool whole = polled > 0 && ::read(reader.get(), &said, sizeof said) == sizeof said;

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "broker-core/duplicate_fd.h"
 #include "broker-core/iommufd.h"
 #include "broker-core/vfio.h"
 
@@ -101,10 +102,7 @@ class IommufdAccess : public DeviceAccess {
     [[nodiscard]] Backend backend() const override { return group_ ? Backend::Iommufd : Backend::Cdev; }
     [[nodiscard]] Result<UniqueFd> client_file() const override {
         if (group_) return vfio::get_device(group_.get(), bdf_);
-        UniqueFd same(::fcntl(device_.get(), F_DUPFD_CLOEXEC, 3));
-        const int error = errno;
-        if (!same) return fail_errno(error, "cannot duplicate the device's file descriptor");
-        return same;
+        return duplicate_fd(device_.get(), "the device's fd");
     }
     [[nodiscard]] bool is_shared() const override { return !group_; }
     [[nodiscard]] Result<IovaSpace> iova_space() const override {

@@ -14,6 +14,7 @@
 
 #include "broker-core/device_files.h"
 #include "broker-core/dma_map.h"
+#include "broker-core/duplicate_fd.h"
 #include "broker-core/file.h"
 #include "broker-core/guarded_file.h"
 #include "broker-core/iommufd.h"
@@ -28,15 +29,6 @@ constexpr uint16_t kIommufdFile = 1U << 14;
 constexpr uint64_t kHugePage = 2ULL << 20;
 /// Memory that waits for a client is memory that nobody has.
 constexpr uint64_t kMostPrepared = 64ULL << 20;
-
-Result<UniqueFd> duplicate(int fd) {
-    UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
-    if (!copy) {
-        const int error = errno;
-        return fail_errno(error, "cannot duplicate a file descriptor");
-    }
-    return copy;
-}
 
 /// Of the whole file, at an address that its huge pages could be mapped to.
 Result<MappedRange> map_whole(int memfd, uint64_t size) {
@@ -317,11 +309,11 @@ Status DeviceSession::add_slice(Grant& grant, const SliceBacking& backing, Guard
     POSTERN_TRY(add_device_files(grant, plan_, plan_.slices.at(grant.slice), source, guard, sandbox));
     POSTERN_TRY(add_dma_map(grant, guard, sandbox));
     for (const DmaBacking& dma : backing.dma) {
-        POSTERN_ASSIGN(UniqueFd copy, duplicate(dma.memfd.get()));
+        POSTERN_ASSIGN(UniqueFd copy, duplicate_fd(dma.memfd.get(), "a memfd"));
         grant.fds.push_back({"dma." + dma.name, std::move(copy)});
     }
     for (const IrqBacking& irq : backing.irqs) {
-        POSTERN_ASSIGN(UniqueFd copy, duplicate(irq.eventfd.get()));
+        POSTERN_ASSIGN(UniqueFd copy, duplicate_fd(irq.eventfd.get(), "an eventfd"));
         grant.fds.push_back({"irq." + irq.name, std::move(copy)});
     }
     return {};
@@ -332,7 +324,7 @@ Status DeviceSession::add_slice(Grant& grant, const SliceBacking& backing, Guard
 Status DeviceSession::add_dma_map(Grant& grant, Guard* guard, const SandboxIdentity& sandbox) {
     const auto& planned = plan_.slices.at(grant.slice).dma_map;
     if (!planned) return {};
-    POSTERN_ASSIGN(UniqueFd iommufd, duplicate(access_->iommufd()));
+    POSTERN_ASSIGN(UniqueFd iommufd, duplicate_fd(access_->iommufd(), "the iommufd"));
     if (guard != nullptr) {
         FilePolicy policy;
         policy.grant = grant.id;

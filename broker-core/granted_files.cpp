@@ -10,6 +10,7 @@
 #include <array>
 #include <string_view>
 
+#include "broker-core/duplicate_fd.h"
 #include "broker-core/guarded_file.h"
 #include "broker-core/manifest.h"
 #include "broker-core/passed_fds.h"
@@ -144,11 +145,9 @@ Result<GrantedFiles> GrantedFiles::open(const Profile& profile) {
                 if (auto memfd = check_memfd(file, *number); !memfd)
                     return propagate(std::move(memfd), where);
             }
-            source.passed = UniqueFd(::fcntl(*number, F_DUPFD_CLOEXEC, 3));
-            if (!source.passed) {
-                const int error = errno;
-                return propagate(Result<int>(fail_errno(error, "cannot duplicate fd {}", *number)), where);
-            }
+            auto passed = duplicate_fd(*number, fmt::format("fd {}", *number));
+            if (!passed) return propagate(std::move(passed), where);
+            source.passed = std::move(*passed);
         }
         files.files_.push_back(std::move(source));
     }
@@ -161,11 +160,7 @@ Status GrantedFiles::add_to(Grant& grant, Guard& guard, const SandboxIdentity& s
         const auto add = [&]() -> Status {
             UniqueFd fd;
             if (source.passed) {
-                fd = UniqueFd(::fcntl(source.passed.get(), F_DUPFD_CLOEXEC, 3));
-                if (!fd) {
-                    const int error = errno;
-                    return fail_errno(error, "cannot duplicate it");
-                }
+                POSTERN_ASSIGN(fd, duplicate_fd(source.passed.get(), "it"));
             } else {
                 POSTERN_ASSIGN(fd, open_path(file));
             }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "broker-core/guard_listener.h"
+#include "broker-core/duplicate_fd.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -10,15 +11,6 @@ namespace {
 
 /// Slots that launchers do not take.
 constexpr unsigned kForPeople = 4;
-
-Result<UniqueFd> duplicate(int map) {
-    UniqueFd copy(::fcntl(map, F_DUPFD_CLOEXEC, 3));
-    if (!copy) {
-        const int error = errno;
-        return fail_errno(error, "the guard: cannot duplicate a map's descriptor");
-    }
-    return copy;
-}
 
 Status write_listener(int listeners, uint32_t slot, const postern_listener& value) {
     if (::bpf_map_update_elem(listeners, &slot, &value, BPF_ANY) == 0) return {};
@@ -55,8 +47,8 @@ Result<GuardListener> GuardListener::open(const GuardPins& pins, Who who, uint64
             Error{fmt::format("the guard: {} listeners listen already; end one of them", usable), EBUSY});
     }
     const uint32_t number = slot->number();
-    POSTERN_ASSIGN(UniqueFd rings, duplicate(pins.rings()));
-    POSTERN_ASSIGN(UniqueFd listeners, duplicate(pins.listeners()));
+    POSTERN_ASSIGN(UniqueFd rings, duplicate_fd(pins.rings(), "the guard's map of rings"));
+    POSTERN_ASSIGN(UniqueFd listeners, duplicate_fd(pins.listeners(), "the guard's map of listeners"));
     GuardListener listener(std::move(*slot), std::move(rings), std::move(listeners));
 
     // Whose owner was killed may still be filled.

@@ -25,10 +25,10 @@ namespace postern {
 namespace {
 
 /// A holder does nothing that takes time: one that is silent for so long is stopped or stuck.
-constexpr timeval kPatience{10, 0};
+constexpr timeval kPatienceWithHolder{10, 0};
 /// How long a broker that was killed may take to be gone; its children hold its files until they exec.
 constexpr std::chrono::milliseconds kDying(1000);
-constexpr std::chrono::milliseconds kBetweenTries(10);
+constexpr std::chrono::milliseconds kBetweenConnections(10);
 
 Status check_folder(const std::string& folder) {
     struct stat found {};
@@ -148,8 +148,10 @@ Result<std::unique_ptr<HolderKeeper>> HolderKeeper::greet(UniqueFd connection, c
     if (::getsockopt(connection.get(), SOL_SOCKET, SO_PEERCRED, &who, &size) != 0 || who.uid != ::geteuid()) {
         return fail("it listens for uid {}, not for uid {}; remove {}", who.uid, ::geteuid(), path);
     }
-    if (::setsockopt(connection.get(), SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof kPatience) != 0 ||
-        ::setsockopt(connection.get(), SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof kPatience) != 0) {
+    if (::setsockopt(connection.get(), SOL_SOCKET, SO_RCVTIMEO, &kPatienceWithHolder,
+                     sizeof kPatienceWithHolder) != 0 ||
+        ::setsockopt(connection.get(), SOL_SOCKET, SO_SNDTIMEO, &kPatienceWithHolder,
+                     sizeof kPatienceWithHolder) != 0) {
         const int error = errno;
         return fail_errno(error, "setsockopt");
     }
@@ -187,7 +189,7 @@ Result<std::unique_ptr<HolderKeeper>> HolderKeeper::connect_or_start(const std::
         if ((errnum != EBUSY && errnum != ECONNRESET) || std::chrono::steady_clock::now() > deadline) {
             return propagate(std::move(keeper), context);
         }
-        std::this_thread::sleep_for(kBetweenTries);
+        std::this_thread::sleep_for(kBetweenConnections);
     }
 }
 
@@ -196,7 +198,8 @@ Result<Packet> HolderKeeper::receive_answer() {
     if (!answer) {
         connection_.reset();
         if (answer.error().errnum == EAGAIN) {
-            return Failure(Error{fmt::format("it has not answered for {} s", kPatience.tv_sec), ETIMEDOUT});
+            return Failure(
+                Error{fmt::format("it has not answered for {} s", kPatienceWithHolder.tv_sec), ETIMEDOUT});
         }
         return answer;
     }

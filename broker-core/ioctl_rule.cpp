@@ -146,7 +146,7 @@ FieldRule read_field_rule(const Json& value, const std::string& path, JsonReadin
 }
 
 /// "0xae00": what an ioctl of a file that postern knows nothing about is called by.
-std::optional<uint32_t> as_number(std::string_view text) {
+std::optional<uint32_t> command_number(std::string_view text) {
     if (!text.starts_with("0x")) return std::nullopt;
     uint32_t number = 0;
     const auto [end, error] = std::from_chars(text.data() + 2, text.data() + text.size(), number, 16);
@@ -190,7 +190,7 @@ IoctlRule read_ioctl(const Json& value, const std::string& path, JsonReading& re
     const IoctlEntry* entry = file ? find_ioctl(*file, rule.name) : find_ioctl(rule.name);
     if (entry != nullptr) {
         rule.number = entry->number;
-    } else if (const auto number = as_number(rule.name); number && !file) {
+    } else if (const auto number = command_number(rule.name); number && !file) {
         rule.number = *number;
     } else {
         std::vector<std::string_view> names;

@@ -24,8 +24,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 /// Loading the guard takes a second or so, more where a machine is loaded.
-constexpr std::chrono::seconds kPatience{60};
-constexpr std::chrono::milliseconds kBetweenTries{20};
+constexpr std::chrono::seconds kPatienceToStart{60};
+constexpr std::chrono::milliseconds kBetweenCalls{20};
 /// Milliseconds for a broker that is there to say so. One that is slower is found to be running already.
 constexpr int kGreeting = 500;
 /// For one that serves by now, or has ended.
@@ -119,7 +119,7 @@ std::string_view without_name(std::string_view line) {
 }  // namespace
 
 Result<UniqueFd> need_broker(const std::string& path) {
-    const auto deadline = Clock::now() + kPatience;
+    const auto deadline = Clock::now() + kPatienceToStart;
     while (true) {
         auto connection = connect_to(path);
         const bool may_start = ::geteuid() == 0;
@@ -148,7 +148,7 @@ Result<UniqueFd> need_broker(const std::string& path) {
             const std::string_view why = without_name(last_line(said));
             return fail("{}", why.empty() ? "a broker could not be started, and did not say why" : why);
         }
-        std::this_thread::sleep_for(kBetweenTries);
+        std::this_thread::sleep_for(kBetweenCalls);
     }
 }
 

@@ -13,7 +13,7 @@
 namespace postern {
 namespace {
 
-std::optional<int> as_number(std::string_view text) {
+std::optional<int> fd_number(std::string_view text) {
     int number = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (error != std::errc() || end != text.data() + text.size() || number < 0) return std::nullopt;
@@ -22,7 +22,7 @@ std::optional<int> as_number(std::string_view text) {
 
 std::optional<int> number_in(const char* variable) {
     const char* text = std::getenv(variable);
-    return text != nullptr ? as_number(text) : std::nullopt;
+    return text != nullptr ? fd_number(text) : std::nullopt;
 }
 
 Result<int> find_by_name(const std::string& name) {
@@ -46,7 +46,7 @@ Result<int> find_by_name(const std::string& name) {
 }  // namespace
 
 Result<int> find_passed_fd(const std::string& name) {
-    const std::optional<int> number = as_number(name);
+    const std::optional<int> number = fd_number(name);
     if (!number) return find_by_name(name);
     if (*number < kFirstFd) {
         return fail(

@@ -82,8 +82,8 @@ Result<ServiceManager> ServiceManager::at(const std::string& address) {
     const auto size =
         static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + address.size() + (abstract ? 0 : 1));
     UniqueFd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    constexpr timeval kPatience{kPatienceMs / 1000, 0};
-    if (!socket || ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof kPatience) != 0 ||
+    constexpr timeval kLimit{kPatienceMs / 1000, 0};
+    if (!socket || ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &kLimit, sizeof kLimit) != 0 ||
         ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&name), size) != 0) {
         const int error = errno;
         return fail_errno(error, "service manager's socket {}", address);

@@ -14,6 +14,7 @@
 #include <set>
 #include <sstream>
 
+#include "broker-core/duplicate_fd.h"
 #include "broker-core/file.h"
 
 namespace postern {
@@ -63,15 +64,6 @@ Result<bool> same_file(int one, int other) {
         return fail_errno(error, "kcmp, which tells one open file from another");
     }
     return order == 0;
-}
-
-Result<UniqueFd> duplicate(int fd) {
-    UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
-    if (!copy) {
-        const int error = errno;
-        return fail_errno(error, "cannot duplicate fd {}", fd);
-    }
-    return copy;
 }
 
 }  // namespace
@@ -165,7 +157,7 @@ Status SystemdKeeper::put(const std::string& name, std::string_view text, std::s
             if (same) id = each->first;
         }
         if (id.empty()) {
-            POSTERN_ASSIGN(UniqueFd copy, duplicate(fd));
+            POSTERN_ASSIGN(UniqueFd copy, duplicate_fd(fd, "a kept fd"));
             id = random_id();
             added.emplace(id, std::move(copy));
         }
@@ -245,7 +237,7 @@ Result<std::vector<KeptEntry>> SystemdKeeper::take_all() {
     for (const auto& [name, entry] : entries_) {
         KeptEntry copy{name, entry.text, {}};
         for (const std::string& id : entry.files) {
-            POSTERN_ASSIGN(UniqueFd file, duplicate(files_.at(id).get()));
+            POSTERN_ASSIGN(UniqueFd file, duplicate_fd(files_.at(id).get(), "a kept fd"));
             copy.fds.push_back(std::move(file));
         }
         taken.push_back(std::move(copy));

@@ -29,7 +29,7 @@
 #include "virtio_blk_layout.h"
 #include "virtio_queue.h"
 
-enum { PATIENCE_SECONDS = 5, WORDS_PER_BLOCK = BLOCK_SIZE / 8 };
+enum { PATIENCE_SECONDS = 30, WORDS_PER_BLOCK = BLOCK_SIZE / 8 };
 
 enum wait_mode { WAIT_POLL, WAIT_IRQ, WAIT_PROXY };
 
@@ -473,7 +473,7 @@ static bool nothing_used(const struct client* client) {
 
 static bool out_of_patience(struct client* client) {
     if (cycles() - client->last_progress < client->patience) return false;
-    give_up(client, "no completion for 5 seconds", client->submitted - client->completed);
+    give_up(client, "no completion for 30 seconds", client->submitted - client->completed);
     return true;
 }
 
@@ -514,7 +514,7 @@ static void wait_for_proxy(struct client* client) {
             continue;
         }
         if (got < 0 && (errno == EINTR || (errno == EAGAIN && flags))) continue;
-        give_up(client, got < 0 && errno == EAGAIN ? "no completion for 5 seconds" : "the proxy is gone",
+        give_up(client, got < 0 && errno == EAGAIN ? "no completion for 30 seconds" : "the proxy is gone",
                 client->submitted - client->completed);
         return;
     }

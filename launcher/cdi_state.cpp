@@ -10,8 +10,6 @@
 namespace postern {
 namespace {
 
-constexpr size_t kMaxSpec = 16 << 20;
-
 bool has_kind(const Json& document) {
     const auto kind = document.is_object() ? document.find("kind") : document.end();
     return document.is_object() && kind != document.end() && *kind == kCdiKind;
@@ -53,7 +51,7 @@ std::vector<CdiFile> find_cdi_files(std::span<const char* const> folders) {
         for (const std::string& name : names) {
             if (!name.ends_with(".json")) continue;
             const std::string path = fmt::format("{}/{}", folder, name);
-            const auto text = read_file(path, kMaxSpec);
+            const auto text = read_file(path, kMaxCdiFile);
             auto spec = text ? parse_json(*text) : Result<Json>(Failure(text.error()));
             if (spec ? has_kind(*spec) : name.starts_with("postern"))
                 files.push_back({path, std::move(spec)});

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,6 +16,8 @@ namespace postern {
 inline constexpr const char* kCdiFolders[] = {"/etc/cdi", "/run/cdi"};
 /// What packaging/systemd keeps up to date.
 inline constexpr const char* kCdiFile = "/etc/cdi/postern.json";
+/// Bytes; a longer one is not read.
+inline constexpr size_t kMaxCdiFile = 16 << 20;
 
 /// A file of those folders that is postern's: by its kind, or by its name where it cannot be read.
 struct CdiFile {

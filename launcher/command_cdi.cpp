@@ -14,8 +14,6 @@
 namespace postern {
 namespace {
 
-constexpr size_t kMaxSpec = 16 << 20;
-
 struct CdiOptions {
     std::string output;
     std::string config = kBrokerConfig;
@@ -34,14 +32,14 @@ Status make_parent(const std::string& path) {
 /// Runtimes look at it whenever a container starts: it is whole at any moment, and stays as it is where it is
 /// right.
 Status write_spec(const std::string& path, const std::string& text) {
-    if (const auto before = read_file(path, kMaxSpec); before && *before == text) return {};
+    if (const auto before = read_file(path, kMaxCdiFile); before && *before == text) return {};
     POSTERN_TRY(make_parent(path));
     return replace_file(path, text);
 }
 
 /// CDI has no specification without devices: where there was one, none is what it becomes.
 Status remove_spec(const std::string& path) {
-    const auto before = read_file(path, kMaxSpec);
+    const auto before = read_file(path, kMaxCdiFile);
     if (!before) return {};
     const auto spec = parse_json(*before);
     if (!spec || !spec->is_object() || spec->value("kind", Json()) != kCdiKind)

@@ -87,7 +87,7 @@ std::string user_text(const Row& row) {
     return row.uid ? fmt::format("{}", *row.uid) : "-";
 }
 
-int list(bool json) {
+int list_grants(bool json) {
     const auto rows = read_rows();
     if (!rows) return report(rows.error(), kFailed);
     if (json) {
@@ -131,7 +131,7 @@ Command add_ps_command(CLI::App& app) {
                                            "when, how many calls were refused; without root "
                                            "one's own of the broker's");
     command->add_flag("--json", *json, "as JSON");
-    return [json](const CommandLine&) { return list(*json); };
+    return [json](const CommandLine&) { return list_grants(*json); };
 }
 
 }  // namespace postern

@@ -20,8 +20,6 @@
 namespace postern {
 namespace {
 
-constexpr std::uint64_t kAllSignals = ~std::uint64_t{0};
-
 /// What run_init() below calls, and nothing else. Not the client's filter: a profile may well forbid its
 /// client to wait or to kill, and init could not live under that.
 bool allow_only_own_calls() {
@@ -107,7 +105,7 @@ void run_init(const InitJob& job) {
     if (!give_everything_up(job)) leave(125);
     siginfo_t info;
     while (true) {
-        const int signal = sys::wait_signal(kAllSignals, info);
+        const int signal = sys::wait_signal(sys::kAllSignals, info);
         if (signal == SIGCHLD) {
             reap(job);
         } else if (signal > 0 && is_for_client(info, job)) {

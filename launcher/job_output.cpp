@@ -11,21 +11,13 @@
 #include <utility>
 #include <vector>
 
+#include "broker-core/duplicate_fd.h"
 #include "launcher/report.h"
 
 namespace postern {
 namespace {
 
 constexpr size_t kChunk = 64 << 10;
-
-Result<UniqueFd> keep(int fd) {
-    UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
-    if (!copy) {
-        const int errnum = errno;
-        return fail_errno(errnum, "cannot duplicate a file descriptor");
-    }
-    return copy;
-}
 
 }  // namespace
 
@@ -80,8 +72,8 @@ Result<JobOutput> JobOutput::unnamed() {
 
 Result<JobOutput::Redirection> JobOutput::redirect() const {
     Redirection before;
-    POSTERN_ASSIGN(before.out_, keep(STDOUT_FILENO));
-    POSTERN_ASSIGN(before.err_, keep(STDERR_FILENO));
+    POSTERN_ASSIGN(before.out_, duplicate_fd(STDOUT_FILENO, "the standard output"));
+    POSTERN_ASSIGN(before.err_, duplicate_fd(STDERR_FILENO, "the standard error"));
     if (::dup2(append_.get(), STDOUT_FILENO) < 0 || ::dup2(append_.get(), STDERR_FILENO) < 0) {
         const int errnum = errno;
         return fail_errno(errnum, "cannot redirect a job's output");

@@ -35,7 +35,6 @@ namespace {
 
 constexpr std::string_view kDefaultSearchPath = "/usr/local/bin:/usr/bin:/bin";
 constexpr int kEndingSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-constexpr std::uint64_t kAllSignals = ~std::uint64_t{0};
 
 tl::unexpected<LaunchError> refuse(Failure failure) {
     return tl::unexpected(LaunchError{std::move(failure.value()).within("sandbox"), 125});
@@ -537,7 +536,7 @@ tl::expected<void, LaunchError> begin_launch(SandboxLaunch& launch) {
     // Why blocked: no handler of the launcher's may run in the child, and init wants all signals to wait for
     // it.
     std::uint64_t old_mask = 0;
-    sys::set_signal_mask(kAllSignals, &old_mask);
+    sys::set_signal_mask(sys::kAllSignals, &old_mask);
     const long pid = sys::clone3(arguments_of_clone);
     if (pid == 0) run_child(plan);
     const int clone_errnum = errno;

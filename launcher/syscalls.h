@@ -131,6 +131,7 @@ inline int reset_signal(int signal) {
     const KernelSigaction action = {SIG_DFL, 0, nullptr, 0};
     return static_cast<int>(::syscall(SYS_rt_sigaction, signal, &action, nullptr, sizeof action.mask));
 }
+inline constexpr std::uint64_t kAllSignals = ~std::uint64_t{0};
 inline int set_signal_mask(std::uint64_t mask, std::uint64_t* old) {
     return static_cast<int>(::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, old, sizeof mask));
 }

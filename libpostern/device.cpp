@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "broker-core/device_info.h"
+#include "broker-core/duplicate_fd.h"
 #include "broker-core/pci.h"
 #include "broker-core/quantity.h"
 #include "broker-core/result.h"
@@ -46,13 +47,6 @@ libpostern_mapping::~libpostern_mapping() {
 
 namespace postern::library {
 namespace {
-
-Result<UniqueFd> duplicate(int fd, const char* what) {
-    UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
-    if (copy) return copy;
-    const int error = errno;
-    return fail_errno(error, "libpostern: {} {}", what, fd);
-}
 
 /// Fills in what is read from the fds.
 Status read_info(struct libpostern_device& device, const PciDevice& pci) {
@@ -92,11 +86,11 @@ Status check_same_device(const struct libpostern_device& device) {
 
 Status adopt_device(struct libpostern_device& device, const PciDevice& pci, int device_fd, int group_fd,
                     int container_fd) {
-    POSTERN_ASSIGN(UniqueFd file, duplicate(device_fd, "device_fd"));
-    POSTERN_ASSIGN(UniqueFd group, duplicate(group_fd, "group_fd"));
+    POSTERN_ASSIGN(UniqueFd file, duplicate_fd(device_fd, "device_fd"));
+    POSTERN_ASSIGN(UniqueFd group, duplicate_fd(group_fd, "group_fd"));
     UniqueFd container;
     if (container_fd >= 0) {
-        POSTERN_ASSIGN(container, duplicate(container_fd, "container_fd"));
+        POSTERN_ASSIGN(container, duplicate_fd(container_fd, "container_fd"));
     }
     device.maps = static_cast<bool>(container);
     device.access =

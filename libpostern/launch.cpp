@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -10,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "broker-core/duplicate_fd.h"
 #include "broker-core/grant.h"
 #include "broker-core/result.h"
 #include "broker-core/unique_fd.h"
@@ -32,13 +32,6 @@ std::vector<std::string> strings(const char* const* list) {
     return made;
 }
 
-Result<UniqueFd> copy_of(int pidfd) {
-    UniqueFd copy(::fcntl(pidfd, F_DUPFD_CLOEXEC, 3));
-    const int error = errno;
-    if (!copy) return fail_errno(error, "libpostern: cannot duplicate the client's pidfd");
-    return copy;
-}
-
 Status launch(struct libpostern_grant& grant, const char* const* argv, const char* const* envp) {
     if (grant.client || grant.exit)
         return refuse(EBUSY, "grant {}: its client was launched already", grant.grant.id);
@@ -51,7 +44,7 @@ Status launch(struct libpostern_grant& grant, const char* const* argv, const cha
     for (const NamedFd& each : grant.grant.fds) spec.fds.push_back({each.fd.get(), each.name});
     auto client = start_sandbox(spec);
     if (!client) return Failure(std::move(client.error().error));
-    POSTERN_ASSIGN(grant.pidfd, copy_of(client->pidfd()));
+    POSTERN_ASSIGN(grant.pidfd, duplicate_fd(client->pidfd(), "the client's pidfd"));
     grant.client.emplace(std::move(*client));
     return {};
 }
@@ -87,7 +80,7 @@ bool await_readable(int fd, int timeout_ms) {
 Result<UniqueFd> pidfd_to_wait_on(const struct libpostern_grant& grant) {
     if (grant.exit) return UniqueFd();
     if (!grant.client) return refuse(ECHILD, "grant {}: no client was launched", grant.grant.id);
-    return copy_of(grant.pidfd.get());
+    return duplicate_fd(grant.pidfd.get(), "the client's pidfd");
 }
 
 }  // namespace

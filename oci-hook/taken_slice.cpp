@@ -10,7 +10,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 /// How long an end may take: the slice's teardown, and whoever was killed has to be gone.
-constexpr std::chrono::seconds kPatience{10};
+constexpr std::chrono::seconds kPatienceToTake{10};
 constexpr std::chrono::milliseconds kBetweenTries{20};
 
 Result<SliceUse> ask_use(const std::string& broker, const NamedSlice& slice) {
@@ -47,7 +47,7 @@ Result<BrokeredGrant> take_slice(const SliceRequest& request, const NamedSlice& 
     asked.device = slice.bdf;
     asked.slice = slice.slice;
     asked.container = true;
-    const auto deadline = Clock::now() + kPatience;
+    const auto deadline = Clock::now() + kPatienceToTake;
     while (true) {
         auto grant = ask_for_grant(request.broker, asked);
         if (grant) return std::move(*grant);

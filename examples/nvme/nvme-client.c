@@ -25,7 +25,7 @@
 #include "nvme_layout.h"
 #include "postern.h"
 
-enum { PATIENCE_SECONDS = 5, WORDS_PER_BLOCK = BLOCK_SIZE / 8 };
+enum { PATIENCE_SECONDS = 30, WORDS_PER_BLOCK = BLOCK_SIZE / 8 };
 
 struct client {
     uint64_t reads; /* 0: no limit */
@@ -245,7 +245,7 @@ static void read_blocks(struct client* client) {
         relax();
         now = cycles();
         if (now - progress > patience)
-            note(client, "no completion for 5 seconds", 0, client->submitted - client->completed);
+            note(client, "no completion for 30 seconds", 0, client->submitted - client->completed);
     }
 }
 

@@ -110,16 +110,6 @@ class Jobs(Pool):
             self.assertRefused(postern("pool", "--device", BLK, "--profile", "virtio-blk-queue", *words, "--", "true", ":::", "x"), says)
         self.assertRefused(postern("pool", "--profile", "virtio-blk-queue", "--", "true", ":::", "x"), "--device")
 
-    def test_what_is_lost_between_jobs(self):
-        """Printed: how busy four slices are with jobs of 100 ms. The virtual machine is emulated: it is no measure of the machine."""
-        for name, line in (("sleep", "sleep 0.1"), ("client", f"{CLIENT} --seconds 0.1")):
-            begin = time.monotonic()
-            summary, _ = self.pool(lines=[line] * 60)
-            wall = time.monotonic() - begin
-            busy = sum(job["seconds"] for job in summary["jobs"])
-            print(f"{name}: 60 jobs of 100 ms on 4 slices: {summary['seconds']:.2f} s ({wall:.2f} with device setup), the least is 1.50; "
-                  f"{100 * (1 - 6.0 / 4 / summary['seconds']):.0f} % lost; from start to end of a job {busy / 60 * 1000:.0f} ms", file=sys.stderr)
-
 
 class Clean(Pool):
     def test_the_next_client_finds_zeros_and_reads_right(self):
