@@ -31,8 +31,8 @@ FieldTest how(uint16_t flags, const Access& access) {
 
 /// The structs differ, and name their fields alike.
 template <typename Map>
-Alternative mapping(const PlannedDmaMap& part, uint32_t ioas) {
-    return {equals(offsetof(Map, size), sizeof(Map)), how(offsetof(Map, flags), part.access),
+Alternative mapping(const PlannedDmaMap& part, uint32_t ioas, const Access& access) {
+    return {equals(offsetof(Map, size), sizeof(Map)), how(offsetof(Map, flags), access),
             equals(offsetof(Map, ioas_id), ioas), inside(offsetof(Map, iova), offsetof(Map, length), part)};
 }
 
@@ -44,12 +44,16 @@ GuardIoctl ruled(uint32_t number, uint16_t block_size, Alternative rule) {
 
 std::vector<GuardIoctl> dma_map_ioctls(const PlannedDmaMap& part, uint32_t ioas) {
     using Unmap = IommuIoasUnmap;
-    return {{.number = kIommuIoasIovaRanges},
-            ruled(kIommuIoasMap, sizeof(IommuIoasMap), mapping<IommuIoasMap>(part, ioas)),
-            ruled(kIommuIoasMapFile, sizeof(IommuIoasMapFile), mapping<IommuIoasMapFile>(part, ioas)),
-            ruled(kIommuIoasUnmap, sizeof(Unmap),
-                  {equals(offsetof(Unmap, size), sizeof(Unmap)), equals(offsetof(Unmap, ioas_id), ioas),
-                   inside(offsetof(Unmap, iova), offsetof(Unmap, length), part)})};
+    // Of a file the device only reads: the kernel looks neither at a memfd's seals nor at how a dma-buf was
+    // opened, and the device would write into the client's sealed blocks.
+    const Access of_file{.read = part.access.read, .write = false};
+    return {
+        {.number = kIommuIoasIovaRanges},
+        ruled(kIommuIoasMap, sizeof(IommuIoasMap), mapping<IommuIoasMap>(part, ioas, part.access)),
+        ruled(kIommuIoasMapFile, sizeof(IommuIoasMapFile), mapping<IommuIoasMapFile>(part, ioas, of_file)),
+        ruled(kIommuIoasUnmap, sizeof(Unmap),
+              {equals(offsetof(Unmap, size), sizeof(Unmap)), equals(offsetof(Unmap, ioas_id), ioas),
+               inside(offsetof(Unmap, iova), offsetof(Unmap, length), part)})};
 }
 
 }  // namespace postern

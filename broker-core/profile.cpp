@@ -157,15 +157,6 @@ Status check_dma(const DeviceProfile& device, unsigned slices) {
                 "device.dma_map: its iommufd is of use in the client's sandbox only, and \"forward\" is "
                 "\"anyone\"; say "
                 "\"sandbox\"");
-        // IOMMU_IOAS_MAP_FILE looks at the fd of a memfd, and not at how a dma-buf was opened (Linux 7.3).
-        const auto readable =
-            std::find_if(device.windows.begin(), device.windows.end(),
-                         [](const Window& window) { return window.by_dmabuf && !window.access.write; });
-        if (device.dma_map->access.write && readable != device.windows.end())
-            return fail(
-                "device.dma_map: with access \"{}\" the device could be made to write into window \"{}\" "
-                "by its dma-buf, and the window is only to be read; leave \"dmabuf\" out of its methods",
-                device.dma_map->access.text(), readable->name);
     }
     return pieces.check_overlaps();
 }
@@ -248,10 +239,17 @@ namespace {
 
 /// The kernel's other users of a memfd, which ask no hook: with these ioctls a client makes a dma-buf of all
 /// of it, or maps all of it for DMA, whatever its windows are.
-Status check_other_users(const std::vector<IoctlList>& lists, const std::vector<FileProfile>& files) {
+Status check_other_users(const std::vector<IoctlList>& lists, bool maps,
+                         const std::vector<FileProfile>& files) {
     const auto passed =
         std::find_if(files.begin(), files.end(), [](const FileProfile& each) { return !each.fd.empty(); });
     if (passed == files.end()) return {};
+    if (maps) {
+        return fail(
+            "device.dma_map: IOMMU_IOAS_MAP_FILE takes the whole memory of any fd, also of the file \"{}\", "
+            "past its windows; grant one of the two",
+            passed->name);
+    }
     for (const IoctlList& list : lists) {
         for (size_t i = 0; i < list.ioctls->size(); ++i) {
             for (const char* name : {"UDMABUF_CREATE", "UDMABUF_CREATE_LIST", "IOMMU_IOAS_MAP_FILE"}) {
@@ -327,7 +325,7 @@ Status check_profile(const Profile& profile) {
     for (size_t i = 0; i < profile.files.size(); ++i)
         lists.push_back({where("files", i), &profile.files[i].ioctls});
     POSTERN_TRY(check_blocks_stay_sealed(lists, profile.slices));
-    POSTERN_TRY(check_other_users(lists, profile.files));
+    POSTERN_TRY(check_other_users(lists, profile.device && profile.device->dma_map, profile.files));
     if (!profile.device) return {};
     POSTERN_TRY(check_policy(*profile.device, "device", profile.slices));
     POSTERN_TRY(check_dma(*profile.device, profile.slices));

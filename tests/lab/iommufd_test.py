@@ -114,6 +114,12 @@ if HAS_IOMMUFD:  # what another kernel does instead is Choosing's to show
                     self.assertIn(f"at {hex(BASE + slice_number * STRIDE)} into the device and back", result.stdout)
                     self.assertIn(f"{hex(BASE + STRIDE)} is refused", result.stdout)
 
+        def test_a_file_is_only_read(self):
+            for backend in self.both():
+                result = self.run_client("--file", backend=backend)
+                self.assertRan(result)
+                self.assertIn("a file is read by the device, and not written", result.stdout)
+
         def test_only_in_its_own_part(self):
             # The control: in its own slice, 1, the same address is a client's to use, and taken already.
             for backend in self.both():

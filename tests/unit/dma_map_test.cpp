@@ -18,6 +18,7 @@ using namespace uapi;
 constexpr uint32_t kIoas = 7;
 constexpr uint64_t kIova = 0x1000000;
 constexpr uint64_t kSize = 0x10000;
+constexpr uint32_t kToRead = kIoasMapFixedIova | kIoasMapReadable;
 constexpr uint32_t kHow = kIoasMapFixedIova | kIoasMapReadable | kIoasMapWriteable;
 
 class DmaMapTest : public ::testing::Test {
@@ -40,10 +41,11 @@ class DmaMapTest : public ::testing::Test {
     }
     int map(uint64_t iova, uint64_t length, uint32_t how = kHow, uint32_t ioas = kIoas) const {
         const IommuIoasMap block{sizeof block, how, ioas, 0, 0x7000, length, iova};
-        const int by_address = verdict(kIommuIoasMap, block);
-        const IommuIoasMapFile file{sizeof file, how, ioas, 3, 0, length, iova};
-        EXPECT_EQ(by_address, verdict(kIommuIoasMapFile, file));
-        return by_address;
+        return verdict(kIommuIoasMap, block);
+    }
+    int map_file(uint64_t iova, uint64_t length, uint32_t how, uint32_t ioas = kIoas) const {
+        const IommuIoasMapFile block{sizeof block, how, ioas, 3, 0, length, iova};
+        return verdict(kIommuIoasMapFile, block);
     }
     int unmap(uint64_t iova, uint64_t length, uint32_t ioas = kIoas) const {
         return verdict(kIommuIoasUnmap, IommuIoasUnmap{sizeof(IommuIoasUnmap), ioas, iova, length});
@@ -59,6 +61,7 @@ TEST_F(DmaMapTest, InsideItsPart) {
                                        {kIova + kSize - 1, 1}}) {
         EXPECT_EQ(POSTERN_ALLOW, map(iova, length)) << std::hex << iova;
         EXPECT_EQ(POSTERN_ALLOW, unmap(iova, length)) << std::hex << iova;
+        EXPECT_EQ(POSTERN_ALLOW, map_file(iova, length, kToRead)) << std::hex << iova;
     }
     for (const uint32_t how : {kIoasMapFixedIova, kIoasMapFixedIova | kIoasMapReadable, kHow})
         EXPECT_EQ(POSTERN_ALLOW, map(kIova, 0x1000, how));
@@ -82,12 +85,16 @@ TEST_F(DmaMapTest, NowhereElse) {
     for (const auto& [iova, length] : outside) {
         EXPECT_EQ(POSTERN_DENY_ARGUMENT, map(iova, length)) << std::hex << iova << "+" << length;
         EXPECT_EQ(POSTERN_DENY_ARGUMENT, unmap(iova, length)) << std::hex << iova << "+" << length;
+        EXPECT_EQ(POSTERN_DENY_ARGUMENT, map_file(iova, length, kToRead))
+            << std::hex << iova << "+" << length;
     }
 }
 
 TEST_F(DmaMapTest, InItsAddressSpaceAndAtAnAddressOfItsOwnChoice) {
     EXPECT_EQ(POSTERN_DENY_ARGUMENT, map(kIova, 0x1000, kHow, kIoas + 1));
     EXPECT_EQ(POSTERN_DENY_ARGUMENT, unmap(kIova, 0x1000, kIoas + 1));
+    EXPECT_EQ(POSTERN_DENY_ARGUMENT, map_file(kIova, 0x1000, kToRead, kIoas + 1));
+    EXPECT_EQ(POSTERN_DENY_ARGUMENT, map_file(kIova, 0x1000, kIoasMapReadable));
     EXPECT_EQ(POSTERN_DENY_ARGUMENT, map(kIova, 0x1000, kHow & ~kIoasMapFixedIova));
     EXPECT_EQ(POSTERN_DENY_ARGUMENT, map(kIova, 0x1000, kHow | 8));
     EXPECT_EQ(POSTERN_DENY_ARGUMENT, map(kIova, 0x1000, kHow | 0x80000000));
@@ -98,6 +105,16 @@ TEST_F(DmaMapTest, ForNoMoreThanItsAccess) {
     EXPECT_EQ(POSTERN_ALLOW, map(kIova, 0x1000, kIoasMapFixedIova | kIoasMapReadable));
     EXPECT_EQ(POSTERN_DENY_ARGUMENT, map(kIova, 0x1000, kHow));
     EXPECT_EQ(POSTERN_DENY_ARGUMENT, map(kIova, 0x1000, kIoasMapFixedIova | kIoasMapWriteable));
+}
+
+/// The kernel pins a memfd whatever its seals: the device could change the block that a rule has been about.
+TEST_F(DmaMapTest, OfAFileTheDeviceOnlyReads) {
+    EXPECT_EQ(POSTERN_ALLOW, map_file(kIova, 0x1000, kToRead));
+    EXPECT_EQ(POSTERN_ALLOW, map(kIova, 0x1000, kHow));
+    EXPECT_EQ(POSTERN_DENY_ARGUMENT, map_file(kIova, 0x1000, kHow));
+    EXPECT_EQ(POSTERN_DENY_ARGUMENT, map_file(kIova, 0x1000, kIoasMapFixedIova | kIoasMapWriteable));
+    give({false, true});
+    EXPECT_EQ(POSTERN_DENY_ARGUMENT, map_file(kIova, 0x1000, kToRead));
 }
 
 TEST_F(DmaMapTest, OnlyOfThisSizeAndSealed) {

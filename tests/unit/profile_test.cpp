@@ -439,24 +439,6 @@ TEST(Profile, SharedPagesMayBeMeant) {
     EXPECT_THAT(weakenings(*profile), ::testing::Contains(HasSubstr("doorbell")));
 }
 
-TEST(Profile, WhatIsOnlyReadIsNoDmabufBesideDmaMap) {
-    const auto with = [](const char* access, const char* maps, const Json& methods) {
-        Json document = Json::parse(kGood);
-        Json& window = document["device"]["windows"][0];
-        window["access"] = access;
-        window["methods"] = methods;
-        document["device"]["dma_map"] = {
-            {"iova", {{"base", "0x4000000000"}, {"stride", "1MiB"}}}, {"size", "1MiB"}, {"access", maps}};
-        const auto profile = read(document.dump());
-        return profile ? std::string() : profile.error().message;
-    };
-    EXPECT_THAT(with("r", "rw", {"mmap", "dmabuf"}), HasSubstr("leave \"dmabuf\" out"));
-    EXPECT_THAT(with("r", "w", {"dmabuf"}), HasSubstr("leave \"dmabuf\" out"));
-    EXPECT_EQ(with("r", "rw", {"mmap"}), "");
-    EXPECT_EQ(with("r", "r", {"mmap", "dmabuf"}), "");
-    EXPECT_EQ(with("rw", "rw", {"mmap", "dmabuf"}), "");
-}
-
 TEST(Profile, MappedWriteOnlyWindowsCanBeRead) {
     Json document = Json::parse(kGood);
     Json& window = document["device"]["windows"][0];
@@ -639,6 +621,16 @@ TEST(Files, OfMemoryAreNotBesideItsOtherUsers) {
     }
     EXPECT_EQ(error_of_files(memory + R"(,{"name": "u", "path": "/dev/x", "ioctls": ["IOMMU_IOAS_MAP"]})"),
               "no error");
+    const auto beside = [](const std::string& files) {
+        Json document = Json::parse(kGood);
+        document["slices"] = 1;
+        document["device"]["dma_map"] = {{"iova", "0x4000000000"}, {"size", "1MiB"}};
+        document["files"] = Json::parse(files);
+        const auto profile = read(document.dump());
+        return profile ? std::string("no error") : profile.error().message;
+    };
+    EXPECT_THAT(beside("[" + memory + "]"), HasSubstr("device.dma_map: IOMMU_IOAS_MAP_FILE takes the whole"));
+    EXPECT_EQ(beside(R"([{"name": "m", "path": "/dev/x"}])"), "no error");
 }
 
 TEST(Files, DangersAreNamedByNumberToo) {
