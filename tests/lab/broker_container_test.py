@@ -88,7 +88,7 @@ class ContainerLab(BrokerLab):
 
     def remove_cgroups(self):
         for folder in reversed(self.folders):
-            wait_until(lambda: not open(f"{folder}/cgroup.procs").read(), 5)
+            wait_until(lambda: not open(f"{folder}/cgroup.procs").read(), PATIENCE)
             os.rmdir(folder)
 
     def cgroup(self, name, owner=0):

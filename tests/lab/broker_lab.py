@@ -197,7 +197,7 @@ class BrokerLab(unittest.TestCase):
 
     def look_behind(self):
         if self.before is not None:
-            wait_until(lambda: self.before == left_behind())
+            wait_until(lambda: self.before == left_behind(), PATIENCE)
             self.assertEqual(self.before, left_behind())
 
     # ---- the broker

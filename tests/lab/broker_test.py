@@ -16,9 +16,9 @@ ALL = [{"allow": [{"users": [ALICE, BOB]}]}]
 
 
 class Callers(BrokerLab):
-    def spawn(self, *args, who=(), flags=()):
+    def spawn(self, *args, who=(), flags=(), stdin=subprocess.DEVNULL):
         process = subprocess.Popen([*who, POSTERN, "run", "--broker", self.path, "--device", BLK, *flags, "--", *map(str, args)],
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                   stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         return process
@@ -109,9 +109,9 @@ class Callers(BrokerLab):
 
     def test_revoke(self):
         self.start_broker(ALL)
-        script = ("import os,sys,fcntl,time\nos.write(1,b'ready\\n')\nsys.stdin.readline() if 0 else time.sleep(2)\n"
+        script = ("import os,sys,fcntl\nos.write(1,b'ready\\n')\nsys.stdin.readline()\n"
                   "try: fcntl.ioctl(4, 0x3b6b, bytearray(b'\\x18'+b'\\0'*23)); print('allowed')\nexcept OSError as e: print('refused', e.errno)\n")
-        client = self.spawn("/usr/bin/python3", "-c", script, who=as_user(ALICE))
+        client = self.spawn("/usr/bin/python3", "-c", script, who=as_user(ALICE), stdin=subprocess.PIPE)
         self.assertEqual(client.stdout.readline(), "ready\n")
         grant = self.grants()[0]["grant"]
         other = self.child(lambda child: self.client().ask({"op": "revoke", "grant": grant}), uid=BOB)
@@ -120,7 +120,7 @@ class Callers(BrokerLab):
         self.assertIn("no live grant", str(refused.exception))
         owner = self.child(lambda child: self.client().ask({"op": "revoke", "grant": grant})[0]["revoked"], uid=ALICE)
         self.assertIn("is refused", owner.result())
-        self.assertEqual(client.communicate(timeout=PATIENCE)[0], "refused 1\n")
+        self.assertEqual(client.communicate("\n", timeout=PATIENCE)[0], "refused 1\n")
         control = self.spawn("/usr/bin/python3", "-c", script, who=as_user(ALICE))
         self.assertEqual(control.communicate(timeout=PATIENCE)[0], "ready\nallowed\n")
 

@@ -653,11 +653,14 @@ class LauncherKilled(Lab):
     def test_at_any_moment_no_client_survives_and_the_next_launch_works(self):
         rng = random.Random(20)
         rounds = int(os.environ.get("POSTERN_KILL_ROUNDS", "25"))
+        begin = time.monotonic()
+        self.assertRan(on_blk("--slice", 1, "--", "/bin/true"))
+        whole = time.monotonic() - begin
         started = 0
         for _ in range(rounds):
             process = subprocess.Popen([POSTERN, "run", "--device", BLK, "--profile", "virtio-blk-queue", "--slice", "1", "--", CLIENT,
                                         "--seconds", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(rng.uniform(0, 1.2))
+            time.sleep(rng.uniform(0, 1.5 * whole))
             started += bool(processes("virtio-blk-client\0--seconds"))
             process.kill()
             process.wait()

@@ -100,7 +100,7 @@ uint64_t skipped_runs() {
 }
 
 bool eventually(const std::function<bool()>& condition) {
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 3000; i++) {
         if (condition()) return true;
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }

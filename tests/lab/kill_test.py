@@ -130,10 +130,10 @@ class Killed(Lab):
         self.assertTrue(outcome["closed"], f"{where}: somebody still has the client's stdout")
         self.assertNotIn("unguarded", outcome["said"], where)
         wanted = {name: self.clean[name] for name in held()}
-        self.assertTrue(wait_until(lambda: held() == wanted, 5), f"{where}: {held()}, not {wanted}")
+        self.assertTrue(wait_until(lambda: held() == wanted, 60), f"{where}: {held()}, not {wanted}")
         following = postern("run", *flags, "--", "/bin/true")
         self.assertEqual(following.returncode, 0, f"{where}: the next launch: {following.stderr}")
-        self.assertTrue(wait_until(lambda: left() == self.clean, 5), f"{where}, then a launch: {left()}, not {self.clean}")
+        self.assertTrue(wait_until(lambda: left() == self.clean, 60), f"{where}, then a launch: {left()}, not {self.clean}")
         return outcome
 
     def points(self, first, last, most=POINTS):

@@ -62,7 +62,7 @@ class Tidy(Lab):
         self.before = left_behind()
 
     def tearDown(self):
-        self.assertTrue(wait_until(lambda: left_behind() == self.before, 5), f"{left_behind()}, not {self.before}")
+        self.assertTrue(wait_until(lambda: left_behind() == self.before, 60), f"{left_behind()}, not {self.before}")
 
 
 @contextlib.contextmanager

@@ -96,15 +96,15 @@ TEST(PeerMapping, WhatCannotBe) {
                 HasSubstr("device.peers[0].window: the profile has no window \"rom\""));
     EXPECT_THAT(refusal({window({{"methods", {"pread"}}})}, {peer()}), HasSubstr("not reached by pages"));
     EXPECT_THAT(refusal({window({{"length", 100}})}, {peer()}), HasSubstr("whole pages"));
-    EXPECT_THAT(refusal({window({{"offset", 16}})}, {peer()}), HasSubstr("page aligned"));
+    EXPECT_THAT(refusal({window({{"offset", 16}})}, {peer()}), HasSubstr("device.windows[0]: offset"));
     EXPECT_THAT(refusal({window({{"access", "r"}})}, {peer()}), HasSubstr("access \"w\" is more than"));
     EXPECT_THAT(refusal({window({{"access", "w"}})}, {peer({{"access", "r"}})}),
                 HasSubstr("access \"r\" is more than"));
     EXPECT_THAT(refusal({window()}, {peer({{"device", "3"}})}), HasSubstr("device.peers[0].device"));
-    EXPECT_THAT(refusal({window()}, {peer({{"iova", 4100}})}), HasSubstr("page aligned"));
-    EXPECT_THAT(refusal({window()}, {peer({{"speed", 1}})}), HasSubstr("speed"));
+    EXPECT_THAT(refusal({window()}, {peer({{"iova", 4100}})}), HasSubstr("device.peers[0]: iova 0x1004"));
+    EXPECT_THAT(refusal({window()}, {peer({{"speed", 1}})}), HasSubstr("device.peers[0]"));
     EXPECT_THAT(refusal({window()}, {peer({{"iova", "16MiB"}})}), HasSubstr("overlaps \"ram\" of slice 0"));
-    EXPECT_THAT(refusal({window()}, {peer(), peer()}), HasSubstr("device.peers"));
+    EXPECT_THAT(refusal({window()}, {peer(), peer()}), HasSubstr("overlaps \"ram\" of slice 0"));
     // Of another device the addresses are others.
     EXPECT_EQ(refusal({window()}, {peer(), peer({{"device", "0000:00:04.0"}})}), "no error");
 }
