@@ -837,7 +837,8 @@ int on_own_file(struct bpf_iter__task_file* ctx) {
     return 0;
 }
 
-/* Is a place of the file mapped that one of the windows has? Once for each mapping of each task. */
+/* Is a place of the file mapped that one of the windows has, by anybody but who asks, the owner? Once for
+ * each mapping of each task. */
 SEC("iter/task_vma")
 int on_mapping(struct bpf_iter__task_vma* ctx) {
     const __u32 zero = 0;
@@ -845,7 +846,7 @@ int on_mapping(struct bpf_iter__task_vma* ctx) {
     const struct vm_area_struct* vma = ctx->vma;
     struct postern_search* wanted = bpf_map_lookup_elem(&search, &zero);
 
-    if (!task || !vma || !wanted || (__u32)task->tgid == wanted->owner) return 0;
+    if (!task || !vma || !wanted || (__u32)task->tgid == (__u32)(bpf_get_current_pid_tgid() >> 32)) return 0;
     if (!wanted->file || (__u64)vma->vm_file != wanted->file) return 0;
     const __u64 start = vma->vm_pgoff * POSTERN_PAGE_SIZE;
     const __u64 length = vma->vm_end - vma->vm_start;

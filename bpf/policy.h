@@ -222,8 +222,8 @@ struct postern_owner {
 struct postern_search {
     __u64 file;
     __u64 found;
-    __u32 owner; /* process whose mappings do not count, in the initial pid namespace */
     __u32 n_windows;
+    __u32 reserved;
     struct postern_range windows[POSTERN_MAX_WINDOWS]; /* mappings of other places do not count */
 };
 

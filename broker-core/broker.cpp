@@ -585,8 +585,14 @@ Result<bool> Broker::end(HeldGrant& held) {
         }
     }
     POSTERN_TRY(need_guard());
-    POSTERN_ASSIGN(const bool open, guard_->has_files(held.id));
     POSTERN_ASSIGN(const bool mapped, guard_->end_shares(held.id));
+    POSTERN_ASSIGN(bool open, guard_->has_files(held.id));
+    const auto device = devices_.find(held.device);
+    if (open && device != devices_.end()) {
+        // A dma-buf that the client has mapped itself is open as long as it is mapped.
+        POSTERN_TRY(device->second.session.unmap_own(held.slice));
+        POSTERN_ASSIGN(open, guard_->has_files(held.id));
+    }
     if (open || mapped) {
         look_again(held);
         return fail(
@@ -595,7 +601,7 @@ Result<bool> Broker::end(HeldGrant& held) {
     }
     POSTERN_ASSIGN(const auto reached, disconnect_peers(held.device, held.slice));
     for (const std::string& bdf : reached) retire(bdf);
-    if (const auto device = devices_.find(held.device); device != devices_.end()) {
+    if (device != devices_.end()) {
         POSTERN_TRY(device->second.session.end_slice(held.slice));
     }
     if (held.cgroup.has_place()) {

@@ -348,7 +348,6 @@ Status DeviceSession::add_dma_map(Grant& grant, Guard* guard, const SandboxIdent
     return {};
 }
 
-/// What the client mapped and left. It is gone, so nobody maps more.
 Status DeviceSession::unmap_own(unsigned slice) {
     const auto& planned = plan_.slices.at(slice).dma_map;
     return planned ? access_->unmap(planned->iova, planned->size) : Status();

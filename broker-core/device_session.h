@@ -125,6 +125,8 @@ class DeviceSession {
     /// What a client has without postern; for benchmarks and as the positive control of tests.
     [[nodiscard]] Result<Grant> grant_unguarded(unsigned slice);
 
+    /// What the client mapped itself and left. It is gone, so nobody maps more. May be repeated.
+    [[nodiscard]] Status unmap_own(unsigned slice);
     /// Runs the slice's teardown programs, once its client is gone, and masks its interrupts. Goes on after
     /// an error and returns the first. May be repeated.
     [[nodiscard]] Status end_slice(unsigned slice);
@@ -169,7 +171,6 @@ class DeviceSession {
     Status run_programs(const std::vector<ProgramLine>& programs, const char* what,
                         std::optional<unsigned> slice);
     Status add_dma_map(Grant& grant, Guard* guard, const SandboxIdentity& sandbox);
-    Status unmap_own(unsigned slice);
     Status add_slice(Grant& grant, const SliceBacking& backing, Guard* guard, const SandboxIdentity& sandbox);
 
     DevicePlan plan_;

@@ -27,14 +27,15 @@ bool rules_arguments(const FilePolicy& policy) {
 }
 
 /// Removes the sandboxes that users left behind who did not get to release(): those whose cgroup is gone and,
-/// if nobody else uses the guard (so nobody is about to fill them), those that are empty.
+/// if nobody else uses the guard (so nobody is about to fill them), those that are empty. What they share of
+/// a file that is still there is for end_shares() to find: somebody who left the cgroup may have it mapped.
 Status sweep_sandboxes(GuardPins& pins, bool alone) {
     POSTERN_TRY(pins.sweep_shares());
     POSTERN_ASSIGN(const std::vector<uint64_t> found, pins.sandboxes());
     for (const uint64_t id : found) {
         const CgroupState state = cgroup_state(id);
         const bool over = state == CgroupState::Gone || (alone && state == CgroupState::Empty);
-        if (over) POSTERN_TRY(pins.remove_sandbox(id));
+        if (over) POSTERN_TRY(pins.forget_sandbox(id));
     }
     return {};
 }
@@ -222,10 +223,13 @@ Status Guard::share_file(int fd, const FilePolicy& policy) {
     POSTERN_ASSIGN(const auto all, pins_.files());
     const bool same = std::any_of(all.begin(), all.end(), [&](const auto& each) {
         return each.first.file == answer.file && each.first.share == policy.sandbox_cgroup_id &&
-               policy.grant == each.second.grant;
+               policy.grant == each.second.grant && allows_no_more(each.second, share.policy);
     });
     if (same) return {};
-    return fail("the guard: cannot share fd {}: the sandbox has a policy of another grant on it", fd);
+    return fail(
+        "the guard: cannot share fd {}: the sandbox has a policy of another grant on it, or one that allows "
+        "something else; end that grant first",
+        fd);
 }
 
 Status Guard::claim(int fd) {

@@ -369,7 +369,6 @@ Status GuardPins::ask(uint32_t action, int fd, uint64_t value) {
 Result<bool> GuardPins::is_mapped(const Key& key, const postern_policy& share) {
     postern_search wanted{};
     wanted.file = key.file;
-    wanted.owner = static_cast<uint32_t>(::getpid());
     wanted.n_windows = share.n_windows;
     std::copy(std::begin(share.windows), std::end(share.windows), wanted.windows);
     const auto write_search = [this](const postern_search& value) -> Status {
@@ -393,7 +392,7 @@ Status GuardPins::add_sandbox(uint64_t cgroup_id, uint32_t level) {
     return fail_errno(error, "the guard: cannot add the sandbox with cgroup {}", cgroup_id);
 }
 
-Status GuardPins::remove_sandbox(uint64_t cgroup_id) {
+Status GuardPins::forget_sandbox(uint64_t cgroup_id) {
     if (::bpf_map_delete_elem(sandboxes_.get(), &cgroup_id) != 0 && errno != ENOENT) {
         const int error = errno;
         return fail_errno(error, "the guard: cannot remove the sandbox with cgroup {}", cgroup_id);
@@ -401,6 +400,11 @@ Status GuardPins::remove_sandbox(uint64_t cgroup_id) {
     for (const postern_only_way& way : keys_of<postern_only_way>(only_ways_.get(), POSTERN_MAX_FILES)) {
         if (way.cgroup == cgroup_id) (void)::bpf_map_delete_elem(only_ways_.get(), &way);
     }
+    return {};
+}
+
+Status GuardPins::remove_sandbox(uint64_t cgroup_id) {
+    POSTERN_TRY(forget_sandbox(cgroup_id));
     for (const postern_share& share : keys_of<postern_share>(shares_.get(), POSTERN_MAX_SHARES)) {
         if (share.cgroup != cgroup_id) continue;
         if (::bpf_map_delete_elem(shares_.get(), &share) != 0 && errno != ENOENT) {

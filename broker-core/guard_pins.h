@@ -61,6 +61,8 @@ class GuardPins {
 
     [[nodiscard]] Status add_sandbox(uint64_t cgroup_id, uint32_t level);
     /// One that is not there is no error.
+    /// Its own entry; what it shares stays.
+    [[nodiscard]] Status forget_sandbox(uint64_t cgroup_id);
     [[nodiscard]] Status remove_sandbox(uint64_t cgroup_id);
     [[nodiscard]] Result<std::vector<uint64_t>> sandboxes() const;
 

@@ -2,6 +2,7 @@
 #include "broker-core/guard_policy.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 namespace postern {
@@ -9,6 +10,7 @@ namespace {
 
 /// loff_t is signed: no file has an offset beyond.
 constexpr uint64_t kMaxOffset = std::numeric_limits<int64_t>::max();
+constexpr uint64_t kNowhere = ~uint64_t{POSTERN_PAGE_SIZE - 1};
 
 Result<postern_range> encode(const GuardWindow& window) {
     if (window.length == 0) return fail("is empty");
@@ -22,7 +24,8 @@ Result<postern_range> encode(const GuardWindow& window) {
     postern_range encoded{};
     encoded.offset = window.offset;
     encoded.length = window.length;
-    encoded.vma_offset = window.mmap ? window.vma_offset : 0;
+    // What cannot be mapped is found by no search for mappings.
+    encoded.vma_offset = window.mmap ? window.vma_offset : kNowhere;
     encoded.flags = (window.read ? POSTERN_WINDOW_READ : 0) | (window.write ? POSTERN_WINDOW_WRITE : 0) |
                     (window.mmap ? POSTERN_WINDOW_MMAP : 0) | (window.pread ? POSTERN_WINDOW_PREAD : 0);
     return encoded;
@@ -163,6 +166,26 @@ Result<postern_policy> encode(const FilePolicy& policy) {
         encoded.windows[encoded.n_windows++] = *each;
     }
     return encoded;
+}
+
+bool allows_no_more(const postern_policy& there, const postern_policy& asked) {
+    if (there.n_windows != asked.n_windows || there.n_ioctls != asked.n_ioctls) return false;
+    const auto fewer = [](uint32_t some, uint32_t all) { return (some & ~all) == 0; };
+    for (uint32_t i = 0; i < std::min<uint32_t>(there.n_windows, POSTERN_MAX_WINDOWS); ++i) {
+        const postern_range& old = there.windows[i];
+        const postern_range& fresh = asked.windows[i];
+        if (old.offset != fresh.offset || old.length != fresh.length || old.vma_offset != fresh.vma_offset ||
+            !fewer(old.flags, fresh.flags))
+            return false;
+    }
+    for (uint32_t i = 0; i < POSTERN_MAX_IOCTLS; ++i) {
+        postern_ioctl_entry old = there.ioctls[i];
+        const postern_ioctl_entry& fresh = asked.ioctls[i];
+        if (!fewer(old.flags, fresh.flags)) return false;
+        old.flags = fresh.flags;
+        if (std::memcmp(&old, &fresh, sizeof old) != 0) return false;
+    }
+    return std::memcmp(there.rules, asked.rules, sizeof there.rules) == 0;
 }
 
 }  // namespace postern

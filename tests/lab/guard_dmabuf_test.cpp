@@ -15,11 +15,13 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <set>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "broker-core/device_files.h"

@@ -406,6 +406,12 @@ TEST_F(GuardOwnerTest, WhatIsGivenUpStaysGivenUp) {
     EXPECT_TRUE(ok(guard_->share_file(file(), part(*sandbox_, 2, "one"))));
     EXPECT_EQ(EPERM, read_in(*sandbox_, 2));
     EXPECT_FALSE(guard_->share_file(file(), part(*sandbox_, 2, "three")));
+    // Nor is it what is left of something else.
+    EXPECT_FALSE(guard_->share_file(file(), part(*sandbox_, 3, "one")));
+    FilePolicy fewer = part(*second_, 5, "two");
+    fewer.windows[0].write = false;
+    EXPECT_FALSE(guard_->share_file(file(), fewer));
+    EXPECT_TRUE(ok(guard_->share_file(file(), part(*second_, 5, "two"))));
 }
 
 TEST_F(GuardOwnerTest, RevokedMovedEnded) {
@@ -462,6 +468,62 @@ TEST_F(GuardOwnerTest, AMappingThatIsLeft) {
     ASSERT_EQ(1, ::write(go[1], "g", 1));
     ::waitpid(child, nullptr, 0);
     for (const int fd : {ready[0], ready[1], go[0], go[1]}) ::close(fd);
+}
+
+/// Who leaves the guard, or begins with it, sweeps what nobody needs. A part of a file that is still open is
+/// none of that: a mapping may be left of it.
+TEST_F(GuardOwnerTest, ASweepLeavesWhatIsMapped) {
+    share();
+    const UniqueFd again(::fcntl(file(), F_DUPFD_CLOEXEC, 3));
+    int ready[2];
+    ASSERT_EQ(0, ::pipe2(ready, O_CLOEXEC));
+    const pid_t child = ::fork();
+    if (child == 0) {
+        sandbox_->move_here(::getpid());
+        const char byte =
+            ::mmap(nullptr, kPage, PROT_READ, MAP_SHARED, file(), 2 * kPage) == MAP_FAILED ? 'x' : 'm';
+        const int procs = ::open("/sys/fs/cgroup/cgroup.procs", O_WRONLY | O_CLOEXEC);
+        (void)!::write(procs, "0", 1);
+        (void)!::write(ready[1], &byte, 1);
+        ::pause();
+    }
+    char byte = 0;
+    ASSERT_EQ(1, ::read(ready[0], &byte, 1));
+    EXPECT_EQ('m', byte);
+    guard_->leave();
+    guard_.emplace(take(Guard::acquire()));
+    EXPECT_TRUE(guard_->end_shares("one").value_or(false))
+        << "the sandbox is empty and swept, the mapping is there";
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    EXPECT_FALSE(guard_->end_shares("one").value_or(true));
+    for (const int fd : ready) ::close(fd);
+}
+
+/// A window that can only be read is at no place of a mapping: that somebody else has mapped page 0 is not
+/// its.
+TEST_F(GuardOwnerTest, WhatCannotBeMappedIsNotLookedFor) {
+    FilePolicy reads = part(*sandbox_, 2, "one");
+    reads.windows[0].mmap = false;
+    ASSERT_TRUE(ok(guard_->share_file(file(), reads)));
+    ASSERT_TRUE(ok(guard_->share_file(file(), part(*second_, 0, "two"))));
+    int ready[2];
+    ASSERT_EQ(0, ::pipe2(ready, O_CLOEXEC));
+    const pid_t child = ::fork();
+    if (child == 0) {
+        second_->move_here(::getpid());
+        const char byte = ::mmap(nullptr, kPage, PROT_READ, MAP_SHARED, file(), 0) == MAP_FAILED ? 'x' : 'm';
+        (void)!::write(ready[1], &byte, 1);
+        ::pause();
+    }
+    char byte = 0;
+    ASSERT_EQ(1, ::read(ready[0], &byte, 1));
+    EXPECT_EQ('m', byte);
+    EXPECT_FALSE(guard_->end_shares("one").value_or(true));
+    EXPECT_TRUE(guard_->end_shares("two").value_or(false));  // the control
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    for (const int fd : ready) ::close(fd);
 }
 
 TEST_F(GuardOwnerTest, WhatCannotBeShared) {
