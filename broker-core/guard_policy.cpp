@@ -10,7 +10,7 @@ namespace {
 
 /// loff_t is signed: no file has an offset beyond.
 constexpr uint64_t kMaxOffset = std::numeric_limits<int64_t>::max();
-constexpr uint64_t kNowhere = ~uint64_t{POSTERN_PAGE_SIZE - 1};
+constexpr uint64_t kAtNoPlace = ~uint64_t{POSTERN_PAGE_SIZE - 1};
 
 Result<postern_range> encode(const GuardWindow& window) {
     if (window.length == 0) return fail("is empty");
@@ -25,7 +25,7 @@ Result<postern_range> encode(const GuardWindow& window) {
     encoded.offset = window.offset;
     encoded.length = window.length;
     // What cannot be mapped is found by no search for mappings.
-    encoded.vma_offset = window.mmap ? window.vma_offset : kNowhere;
+    encoded.vma_offset = window.mmap ? window.vma_offset : kAtNoPlace;
     encoded.flags = (window.read ? POSTERN_WINDOW_READ : 0) | (window.write ? POSTERN_WINDOW_WRITE : 0) |
                     (window.mmap ? POSTERN_WINDOW_MMAP : 0) | (window.pread ? POSTERN_WINDOW_PREAD : 0);
     return encoded;
