@@ -474,7 +474,6 @@ TEST_F(GuardOwnerTest, AMappingThatIsLeft) {
 /// none of that: a mapping may be left of it.
 TEST_F(GuardOwnerTest, ASweepLeavesWhatIsMapped) {
     share();
-    const UniqueFd again(::fcntl(file(), F_DUPFD_CLOEXEC, 3));
     int ready[2];
     ASSERT_EQ(0, ::pipe2(ready, O_CLOEXEC));
     const pid_t child = ::fork();
@@ -491,7 +490,9 @@ TEST_F(GuardOwnerTest, ASweepLeavesWhatIsMapped) {
     ASSERT_EQ(1, ::read(ready[0], &byte, 1));
     EXPECT_EQ('m', byte);
     guard_->leave();
-    guard_.emplace(take(Guard::acquire()));
+    auto next = Guard::acquire();
+    ASSERT_TRUE(ok(next));
+    guard_.emplace(std::move(*next));
     EXPECT_TRUE(guard_->end_shares("one").value_or(false))
         << "the sandbox is empty and swept, the mapping is there";
     ::kill(child, SIGKILL);
