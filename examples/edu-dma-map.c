@@ -4,9 +4,10 @@
  * the device's DMA engine read and write it, and unmaps it. For a profile with a window "registers" and a
  * "dma_map".
  *
- *     edu-dma-map [--file] [--foreign IOVA] [--leave]
+ *     edu-dma-map [--file] [--window] [--foreign IOVA] [--leave]
  *
  * --file: has the device read a memfd as well, which is mapped by its fd and cannot be mapped to be written.
+ * --window: maps the window's own dma-buf as well, where it has one.
  * --foreign: tries to map and to unmap at IOVA, too, which is to be refused. --leave: leaves what it mapped.
  * Status 0 if all was as it should be, else 1 with a line on stderr.
  */
@@ -74,16 +75,19 @@ int main(int argc, char** argv) {
     char error[512];
     int leave = 0;
     int file = 0;
+    int dmabuf = 0;
     const char* foreign = NULL;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--leave") == 0) {
             leave = 1;
+        } else if (strcmp(argv[i], "--window") == 0) {
+            dmabuf = 1;
         } else if (strcmp(argv[i], "--file") == 0) {
             file = 1;
         } else if (strcmp(argv[i], "--foreign") == 0 && i + 1 < argc) {
             foreign = argv[++i];
         } else {
-            die("usage: edu-dma-map [--file] [--foreign IOVA] [--leave]");
+            die("usage: edu-dma-map [--file] [--window] [--foreign IOVA] [--leave]");
         }
     }
     (void)setvbuf(stderr, NULL, _IOLBF, 0); /* a message is one write: others share the terminal */
@@ -104,6 +108,13 @@ int main(int argc, char** argv) {
            (unsigned long long)own->iova);
 
     if (file) read_file(grant, registers, memory, own->iova);
+    const uint64_t of_window = own->iova + (uint64_t)4 * PAGE;
+    if (dmabuf) {
+        if (postern_dma_map_file(grant, postern_fd(grant, "window.registers"), 0, PAGE, of_window,
+                                 PROT_READ) != 0)
+            die("mapping the window's dma-buf: %s", strerror(errno));
+        printf("edu-dma-map: the window's dma-buf at 0x%llx\n", (unsigned long long)of_window);
+    }
     if (foreign) {
         const uint64_t iova = strtoull(foreign, NULL, 0);
         expect_refused(postern_dma_map_memory(grant, memory, PAGE, iova, access), "mapping", iova);
@@ -114,7 +125,8 @@ int main(int argc, char** argv) {
         expect_refused(postern_dma_unmap(grant, 0, UINT64_MAX), "unmapping of everything", 0);
         printf("edu-dma-map: 0x%llx is refused\n", (unsigned long long)iova);
     }
-    if (!leave && postern_dma_unmap(grant, own->iova, 2 * PAGE) != 0)
+    if (!leave && (postern_dma_unmap(grant, own->iova, 2 * PAGE) != 0 ||
+                   (dmabuf && postern_dma_unmap(grant, of_window, PAGE) != 0)))
         die("unmapping at 0x%llx: %s", (unsigned long long)own->iova, strerror(errno));
     postern_close(grant);
     return 0;

@@ -117,6 +117,11 @@ void GuardTest::SetUpTestSuite() {
     suite_use.emplace(std::move(*guard));
 }
 
+void GuardTest::LeaveSuite() {
+    suite_use->leave();
+    suite_use.reset();
+}
+
 void GuardTest::TearDownTestSuite() {
     if (suite_use) {
         EXPECT_TRUE(ok(suite_use->release()));

@@ -87,6 +87,8 @@ class GuardTest : public testing::Test {
     /// A use of the guard as long as the suite runs: attaching and detaching takes a second under emulation.
     static void SetUpTestSuite();
     static void TearDownTestSuite();
+    /// The suite's use of the guard ends as by SIGKILL; SetUpTestSuite() begins another one.
+    static void LeaveSuite();
     void SetUp() override;
     void TearDown() override;
 

@@ -124,6 +124,22 @@ class Peers(BrokerLab):
                 self.free_again()
                 self.stop_broker()
 
+    def test_a_dmabuf_that_its_client_has_mapped_itself_holds_nothing_up(self):
+        window = {"name": "registers", "region": "bar0", "offset": 0, "length": 4096, "access": "rw", "methods": ["mmap", "dmabuf"]}
+        path = f"{self.folder}/own.json"
+        with open(path, "w") as file:
+            json.dump({"postern": 1, "device": {"match": {"vendor": "0x1234", "device": "0x11e8"}, "windows": [window],
+                                                "dma_map": {"iova": hex(BASE), "size": hex(SIZE)}}}, file)
+        for backend in ("iommufd", "cdev"):
+            with self.subTest(backend=backend):
+                self.start_broker([{"name": "edu", "device": EDU, "profile": path, "backend": backend, "allow": []}])
+                for leave in ([], ["--leave"], []):
+                    result = self.run_client(f"{BUILD}/examples/edu-dma-map", "--window", *leave, device=EDU, profile=path)
+                    self.assertEqual(result.returncode, 0, result.stderr + self.log())
+                    self.assertIn("the window's dma-buf at", result.stdout)
+                    self.free_again()
+                self.stop_broker()
+
     def test_it_ends_with_the_client_that_has_the_window(self):
         self.start()
         first = self.hold("--slice", "0")
