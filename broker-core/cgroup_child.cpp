@@ -57,7 +57,8 @@ Status run(int cgroup, const std::function<Status()>& work) {
     const long child = ::syscall(SYS_clone3, &how, sizeof how);
     if (child < 0) {
         const int error = errno;
-        return fail_errno(error, "cannot make a process");
+        return fail_errno(error, "cannot make a process{}",
+                          error == EAGAIN ? " (pids.max of the cgroup, RLIMIT_NPROC)" : "");
     }
     if (child == 0) answer(writer.get(), work);
     const UniqueFd process(pidfd);
