@@ -1573,8 +1573,8 @@ static inline int postern_dma_map_memory(const struct postern_grant* grant, void
     return postern_dma_map_(grant, POSTERN_IOAS_MAP_, 0, (uint64_t)(uintptr_t)address, length, iova, access);
 }
 
-/* The same of a memfd's or a dma-buf's bytes from start on (Linux 6.13; dma-bufs of BARs: 7.3 does). access is
- * PROT_READ: the device could write past seals, and PROT_WRITE is refused with EPERM. */
+/* The same of a memfd's or a dma-buf's bytes from start on (Linux 6.13; dma-bufs of BARs: 7.3 does). access
+ * is PROT_READ: the device could write past seals, and PROT_WRITE is refused with EPERM. */
 static inline int postern_dma_map_file(const struct postern_grant* grant, int fd, uint64_t start,
                                        uint64_t length, uint64_t iova, int access) {
     return postern_dma_map_(grant, POSTERN_IOAS_MAP_FILE_, fd, start, length, iova, access);
