@@ -16,6 +16,7 @@
 
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <thread>
 
 #include "bpf/policy.h"
@@ -171,13 +172,12 @@ TEST_F(GuardOwnerTest, AThreadThatOutlivesItsLeader) {
         ::pthread_create(
             &other, nullptr,
             [](void*) -> void* {
-                // The leader is a zombie from here on.
+                // proc(5): a leader that has ended before its threads is a zombie.
                 const bool gone = eventually([] {
-                    siginfo_t info{};
-                    return ::waitid(P_PID, static_cast<id_t>(leader), &info, WNOHANG | WEXITED) < 0 &&
-                           ::syscall(SYS_tgkill, leader, leader, 0) == 0;
+                    std::ifstream file_of_leader(fmt::format("/proc/self/task/{}/status", leader));
+                    const std::string text(std::istreambuf_iterator<char>(file_of_leader), {});
+                    return text.find("State:\tZ") != std::string::npos;
                 });
-                std::this_thread::sleep_for(std::chrono::milliseconds(50));
                 const int mine = read_at(fd, 9);
                 const int child = in_child([] { return read_at(fd, 9); });
                 ::_exit(gone && mine == 0 && child == EPERM ? 0 : 1 + mine + child);
@@ -235,10 +235,20 @@ TEST_F(GuardOwnerTest, ProgramsOfTheOwner) {
     EXPECT_TRUE(ok(run(true, "sh -c 'head -c 1 <&3'; exec head -c 1 <&3")));
     EXPECT_FALSE(run(false, "head -c 1 <&3"));
     // One that outlives its program is nobody's child any more.
-    EXPECT_TRUE(
-        ok(run(true, "rm -f /tmp/late; (sleep 1; head -c 1 <&3 && touch /tmp/late) >/dev/null 2>&1 &")));
-    std::this_thread::sleep_for(std::chrono::milliseconds(2500));
-    EXPECT_NE(0, ::access("/tmp/late", F_OK));
+    const auto late = [&](const char* source) {
+        EXPECT_TRUE(ok(
+            run(true,
+                fmt::format("rm -f /tmp/late /tmp/late.new; (sleep 1; head -c 1 <{}; echo $? >/tmp/late.new; "
+                            "mv /tmp/late.new /tmp/late) >/dev/null 2>&1 &",
+                            source)
+                    .c_str())));
+        EXPECT_TRUE(eventually([] { return ::access("/tmp/late", F_OK) == 0; }));
+        int status = -1;
+        std::ifstream("/tmp/late") >> status;
+        return status;
+    };
+    EXPECT_EQ(1, late("&3"));
+    EXPECT_EQ(0, late("/dev/zero"));  // the control
 }
 
 int look_into(pid_t target) {
