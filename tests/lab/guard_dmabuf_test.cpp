@@ -16,12 +16,14 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <set>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "broker-core/device_files.h"
@@ -630,6 +632,12 @@ TEST_F(GuardDmabufTest, WhatThisKernelMakesOfABar) {
     add_window("registers", kReadWrite,
                [this](bool writable) { return vfio::export_dmabuf(owner_.get(), 0, 0, kSize, writable); });
     const auto bar = vfio::export_dmabuf(owner_.get(), 0, 0, kSize, true);
+    utsname kernel{};
+    ASSERT_EQ(0, ::uname(&kernel));
+    unsigned major = 0;
+    unsigned minor = 0;
+    ASSERT_EQ(2, std::sscanf(kernel.release, "%u.%u", &major, &minor));
+    EXPECT_EQ(std::pair(major, minor) >= std::pair(6U, 19U), static_cast<bool>(bar)) << kernel.release;
     if (!bar) {
         const auto refused = make_grant();
         ASSERT_FALSE(refused);
