@@ -21,7 +21,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from broker_lab import (ALICE, BLK, BLK2, BOB, CAROL, CLIENT, EDU, BrokerLab, Child, Client, Refused, as_user, fds_of, postern,
+from broker_lab import (ALICE, BLK, BLK2, BOB, CAROL, CLIENT, EDU, PATIENCE, BrokerLab, Child, Client, Refused, as_user, fds_of, postern,
                         rss_of, setUpModule, tearDownModule, wait_until)
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -586,11 +586,7 @@ class Slices(Hostile):
 
     def assertHeldUntil(self, closed, child, profile):
         child.kill()
-
-        def trouble():
-            with self.client() as client:
-                return [(g["state"], "left outside" in g.get("trouble", "")) for g in client.grants()] == [("ending", True)]
-        self.assertTrue(wait_until(trouble, 20), self.log())
+        self.assertTrue(wait_until(self.is_held_up, PATIENCE), self.log())
         self.assertIn("given to nobody until", self.log())
         flags = ["--slice", "0"]
         refused = self.run_client(flags=flags, profile=profile, who=as_user(BOB))

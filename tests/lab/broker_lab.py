@@ -279,6 +279,11 @@ class BrokerLab(unittest.TestCase):
         return subprocess.run([*who, POSTERN, "run", "--broker", self.path, "--device", device, "--profile", profile, *flags, "--",
                                *map(str, args or ["/bin/true"])], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
 
+    def is_held_up(self):
+        """Whether the one grant that there is waits for what somebody else has of it."""
+        with self.client() as client:
+            return [(each["state"], "left outside" in each.get("trouble", "")) for each in client.grants()] == [("ending", True)]
+
     def free_again(self, seconds=PATIENCE):
         """Waits until the broker has no grant. When its client ended the end of a grant is under way, not over."""
         def none():

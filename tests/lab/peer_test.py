@@ -12,7 +12,7 @@ import subprocess
 import time
 import unittest
 
-from broker_lab import BLK2, BUILD, EDU, PATIENCE, POSTERN, BrokerLab, postern
+from broker_lab import BLK2, BUILD, EDU, PATIENCE, POSTERN, BrokerLab, postern, wait_until
 
 IVSHMEM, SHARED_A, SHARED_B = os.environ["LAB_IVSHMEM"], os.environ["LAB_SHARED_A"], os.environ["LAB_SHARED_B"]
 BASE, SIZE = 0x2000000, 0x10000  # edu addresses 28 bits, and its profile has 64 KiB at 0x1000000
@@ -242,9 +242,8 @@ class Peers(BrokerLab):
                 else:
                     self.assertGreaterEqual(taken, 0, os.strerror(error))
                     self.finish(client)
-                    time.sleep(1)
-                    # As long as somebody has it, the slice is nobody's.
-                    self.refused("slice 0", device=IVSHMEM, flags=["--slice", "0"], free=False)
+                    self.assertTrue(wait_until(self.is_held_up, PATIENCE), self.log())
+                    self.refused("slice 0 is in use", device=IVSHMEM, flags=["--slice", "0"], free=False)
                     os.close(taken)
                     self.free_again()
                     self.finish(self.hold("--slice", "0"))  # the control
