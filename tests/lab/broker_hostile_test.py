@@ -594,7 +594,7 @@ class Slices(Hostile):
         self.assertIn("slice 0 is in use", refused.stderr.strip().splitlines()[-1])  # after what weakens the sandbox
         other = self.run_client(CLIENT, "--reads", 500, flags=["--slice", "1"], profile=profile, who=as_user(BOB))
         self.assertEqual(other.returncode, 0, other.stderr)
-        self.assertTrue(trouble())
+        self.assertTrue(self.is_held_up())
         closed()
         given = self.run_client(CLIENT, "--reads", 500, flags=[*flags, "--wait"], profile=profile, who=as_user(BOB))
         self.assertEqual(given.returncode, 0, given.stderr)
