@@ -322,6 +322,34 @@ class Identity(Hostile):
                 self.child(forge, self.path, credentials).result()
         self.assertUnharmed()
 
+    def test_root_of_a_user_namespace_of_its_own(self):
+        def ask(_child, path, request):
+            uid = os.getuid()
+            LIBC.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: or its maps are root's to write
+            if LIBC.unshare(0x10000000) != 0:  # CLONE_NEWUSER
+                raise OSError(ctypes.get_errno(), "unshare")
+            with open("/proc/self/uid_map", "w") as file:
+                file.write(f"0 {uid} 1")
+            assert os.getuid() == 0
+            return Client(path).ask(request)[0]
+        holder = self.holder({"device": BLK}, uid=ALICE)
+        revoke = {"op": "revoke", "grant": holder.answer["grant"], "kill": True}
+        for uid in (CAROL, BOB):
+            with self.subTest(uid=uid), self.assertRaisesRegex(Refused, "no live grant"):
+                self.child(ask, self.path, revoke, uid=uid).result()
+        with self.assertRaises(Refused):
+            self.child(ask, self.path, {"op": "stop", "kill": True}, uid=BOB).result()
+        with self.client() as client:
+            self.assertEqual([(each["grant"], each["state"]) for each in client.grants()], [(revoke["grant"], "live")])
+        nobody = self.run_client(who=[*as_user(CAROL), "unshare", "--user", "--map-root-user"])
+        self.assertEqual(nobody.returncode, 125, nobody.stderr)
+        self.assertIn("may use no device", nobody.stderr)
+        # The controls: who may have a slice may there, too; whose grant it is ends it.
+        somebody = self.run_client(who=[*as_user(BOB), "unshare", "--user", "--map-root-user"])
+        self.assertEqual(somebody.returncode, 0, somebody.stderr)
+        self.assertIn("processes are killed", self.child(ask, self.path, revoke, uid=ALICE).result()["revoked"])
+        holder.kill()
+
     def test_a_connection_that_was_passed_on(self):
         def connect(child, path):
             client = Client(path)
