@@ -46,19 +46,6 @@ Result<ExportedWindow> export_window(const PlannedWindow& window, const DeviceSo
     return ExportedWindow{std::move(*made), use};
 }
 
-/// What the policies of a grant's files have in common.
-FilePolicy policy_of(const Grant& grant, const DevicePlan& plan, const SandboxIdentity& sandbox) {
-    FilePolicy policy;
-    policy.grant = grant.id;
-    policy.device = plan.bdf;
-    policy.profile = plan.profile;
-    policy.slice = grant.slice;
-    policy.forward = plan.forward;
-    policy.sandbox_cgroup_id = sandbox.cgroup_id;
-    policy.cgroup_level = sandbox.cgroup_level;
-    return policy;
-}
-
 /// Guards the device fd and says which of its windows is which.
 Status guard_device(Guard& guard, int device, FilePolicy policy, bool shared, const DevicePlan& plan,
                     const SlicePlan& slice, std::vector<VendedWindow>& vended) {
@@ -98,6 +85,18 @@ Status guard_dmabuf(Guard& guard, int dmabuf, FilePolicy policy, const PlannedWi
 }
 
 }  // namespace
+
+FilePolicy policy_of(const Grant& grant, const DevicePlan& plan, const SandboxIdentity& sandbox) {
+    FilePolicy policy;
+    policy.grant = grant.id;
+    policy.device = plan.bdf;
+    policy.profile = plan.profile;
+    policy.slice = grant.slice;
+    policy.forward = plan.forward;
+    policy.sandbox_cgroup_id = sandbox.cgroup_id;
+    policy.cgroup_level = sandbox.cgroup_level;
+    return policy;
+}
 
 DeviceSource device_source(const DeviceAccess& access, std::string remedy) {
     DeviceSource source;

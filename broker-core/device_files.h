@@ -30,6 +30,11 @@ struct DeviceSource {
     std::string remedy;
 };
 
+/// What every file of a grant's device has in its policy; what may be done with it is the caller's to add.
+/// Pure.
+[[nodiscard]] FilePolicy policy_of(const Grant& grant, const DevicePlan& plan,
+                                   const SandboxIdentity& sandbox);
+
 /// Of a device that this process owns; `access` is borrowed.
 [[nodiscard]] DeviceSource device_source(const DeviceAccess& access, std::string remedy);
 

@@ -326,15 +326,8 @@ Status DeviceSession::add_dma_map(Grant& grant, Guard* guard, const SandboxIdent
     if (!planned) return {};
     POSTERN_ASSIGN(UniqueFd iommufd, duplicate_fd(access_->iommufd(), "the iommufd"));
     if (guard != nullptr) {
-        FilePolicy policy;
-        policy.grant = grant.id;
-        policy.device = plan_.bdf;
-        policy.profile = plan_.profile;
-        policy.slice = grant.slice;
+        FilePolicy policy = policy_of(grant, plan_, sandbox);
         policy.file = kIommufdFile;
-        policy.forward = plan_.forward;
-        policy.sandbox_cgroup_id = sandbox.cgroup_id;
-        policy.cgroup_level = sandbox.cgroup_level;
         policy.shared = true;
         policy.unreadable = true;
         policy.ioctls = dma_map_ioctls(*planned, access_->ioas());
