@@ -17,13 +17,20 @@ struct io_uring_task;
 struct inode;
 
 struct file {
+    unsigned int f_mode;
     const struct file_operations* f_op;
     struct inode* f_inode;
+};
+
+/* The driver of a character device. */
+struct cdev {
+    const struct file_operations* ops;
 };
 
 struct inode {
     unsigned short i_mode;
     unsigned int i_rdev;
+    struct cdev* i_cdev;
 };
 /* The memory behind a memfd. Only offsets into it are used. */
 struct shmem_inode_info {
@@ -106,6 +113,8 @@ struct bpf_iter__task_vma {
 /* include/uapi/linux/stat.h */
 #define S_IFMT 00170000
 #define S_IFCHR 0020000
+/* include/linux/fs.h */
+#define FMODE_PATH 0x4000
 /* include/uapi/linux/fcntl.h */
 #define F_SEAL_SHRINK 0x0002u
 #define F_SEAL_WRITE 0x0008u
@@ -115,6 +124,7 @@ struct bpf_iter__task_vma {
 #define EBUSY 16
 #define EINVAL 22
 #define EXDEV 18
+#define ENXIO 6
 #define ENOSPC 28
 #define EALREADY 114
 

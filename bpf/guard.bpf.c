@@ -781,6 +781,16 @@ static __noinline __u32 share(struct postern_pending* request, __u64 key) {
     return (__u32)-error;
 }
 
+/*
+ * The kind of a file, or, of a device's node that is open as a path only (O_PATH), the kind that its driver
+ * makes of it: what can be open but once must be known while somebody else has it.
+ */
+static __always_inline const struct file_operations* kind_of(const struct file* file) {
+    if (!(file->f_mode & FMODE_PATH)) return file->f_op;
+    if ((file->f_inode->i_mode & S_IFMT) != S_IFCHR) return NULL;
+    return BPF_CORE_READ(file, f_inode, i_cdev, ops);
+}
+
 SEC("iter/task_file")
 int on_own_file(struct bpf_iter__task_file* ctx) {
     const __u32 zero = 0;
@@ -823,7 +833,8 @@ int on_own_file(struct bpf_iter__task_file* ctx) {
         return 0;
     }
     /* The kind before the policy: once the policy is there, so is the way to it. */
-    long error = learn_kind(file->f_op, exclusive);
+    const struct file_operations* kind = kind_of(file);
+    long error = kind ? learn_kind(kind, exclusive) : -ENXIO;
     if (!error && request->action == POSTERN_PENDING_REGISTER) {
         request->policy.inode = inode;
         if (!(request->policy.flags & POSTERN_POLICY_EXCLUSIVE)) state.any_kind = 1;

@@ -9,7 +9,7 @@
 #include <linux/types.h>
 
 /* Part of the folder's name in bpffs: sets of different ABI stand beside each other. */
-#define POSTERN_GUARD_ABI 4
+#define POSTERN_GUARD_ABI 5
 
 #define POSTERN_GRANT_SIZE 40 /* with the terminating NUL */
 #define POSTERN_DEVICE_SIZE 32

@@ -10,6 +10,7 @@
 #include "broker-core/guarded_file.h"
 #include "broker-core/manifest.h"
 #include "broker-core/vfio.h"
+#include "broker-core/vfio_kinds.h"
 #include "broker-core/window_choice.h"
 
 namespace postern {
@@ -135,6 +136,7 @@ Status add_device_files(Grant& grant, const DevicePlan& plan, const SlicePlan& s
         // The owner's is another struct file, or the owner could not work on.
         POSTERN_TRY(prove_unguarded(source.owned.front()));
         for (const int owned : source.owned) POSTERN_TRY(guard->learn(owned));
+        POSTERN_TRY(learn_vfio_kinds(*guard, plan.bdf));
     }
     const bool has_device = static_cast<bool>(device);
     if (device) grant.fds.push_back({"device", std::move(device)});

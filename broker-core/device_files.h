@@ -24,7 +24,8 @@ struct DeviceSource {
     /// A dma-buf of whole pages of a region. Error: there is none.
     std::function<Result<UniqueFd>(uint32_t region, Range pages, bool writable)> export_pages;
     /// The owner's files (device, group, container, iommufd), borrowed: another one of their kinds is refused
-    /// in every sandbox. The first is the device's, which must not be guarded.
+    /// in every sandbox, as is one of the other kinds that the machine has. The first is the device's, which
+    /// must not be guarded.
     std::vector<int> owned;
     /// What to say where a window has no dma-buf and no other way: "add the method \"mmap\"".
     std::string remedy;

@@ -75,6 +75,8 @@ class Guard {
     /// ioctl's arguments can be enforced.
     [[nodiscard]] bool can_rule_arguments() const;
     /// Makes the kind of file behind `fd` an exclusive one, without ruling this file: groups and containers.
+    /// Of a device's node that is open as a path only (O_PATH), the kind that its driver makes of it; ENXIO
+    /// where nobody has tried to open it yet.
     [[nodiscard]] Status learn(int fd);
 
     /// Refused calls so far on the open files of `grant`.

@@ -5,10 +5,11 @@ is podman's to keep (and tested for postern's own sandbox in e2e_test.py); their
 Runs as root in the guest."""
 
 import contextlib
+import errno
 import os
 import unittest
 
-from container_lab import CRUN, POSTERN, ContainerLab, postern, setUpModule, tearDownModule  # noqa: F401
+from container_lab import CRUN, EDU, POSTERN, ContainerLab, postern, setUpModule, tearDownModule  # noqa: F401
 
 EVERY_WINDOW = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "hostile", "every-window.json"))
 HOSTILE = ("/bin/hostile-client", "--skip-group", "sandbox")
@@ -56,16 +57,28 @@ class HostileInContainers(ContainerLab):
     def test_user_namespace_by_cdi(self):
         self.by_cdi(*USERNS)
 
+    def nodes(self):
+        """All by which this machine gives out devices and address spaces; of another device, as this one's are taken."""
+        self.assertEqual(postern("bind", EDU).returncode, 0)
+        self.addCleanup(postern, "unbind", EDU)
+        group = os.path.basename(os.readlink(f"/sys/bus/pci/devices/{EDU}/iommu_group"))
+        cdevs = [f"devices/{name}" for name in os.listdir("/dev/vfio/devices")] if os.path.isdir("/dev/vfio/devices") else []
+        return [f"/dev/vfio/{name}" for name in ["vfio", group, *cdevs]] + ["/dev/iommu"] * os.path.exists("/dev/iommu")
+
     def test_other_vfio_files(self):
-        """One that a container opens itself: refused in a container with a slice, and in no other."""
-        node = ["--device", "/dev/vfio/vfio"]
+        """That a container opens itself: refused in a container with a slice, of whatever backend that is, and in no other."""
+        nodes = self.nodes()
+        there = [word for node in nodes for word in ("--device", node)]
+        probe = ["/bin/container-probe", "--vfio", ":".join(nodes)]
         for runtime, shim in ((CRUN, ()), ("crun", ("/run/postern/shim",))):
             for flags in ([], ["--privileged"]):
-                with_slice = self.podman("run", "--rm", "--network", "none", "--device", "postern.dev/slice=disk.1", *node, *flags, "lab", *shim,
-                                         "/bin/container-probe", "--vfio", runtime=runtime)
-                self.assertEqual(self.read_probe(with_slice)[0]["vfio"], -1, "EPERM")
-                without = self.podman("run", "--rm", "--network", "none", *node, *flags, "lab", "/bin/container-probe", "--vfio", runtime=runtime)
-                self.assertEqual(self.read_probe(without)[0]["vfio"], 0, "the control")
+                with_slice = self.podman("run", "--rm", "--network", "none", "--device", "postern.dev/slice=disk.1", *there, *flags, "lab", *shim,
+                                         *probe, runtime=runtime)
+                self.assertEqual(self.read_probe(with_slice)[0]["vfio"], {node: -errno.EPERM for node in nodes})
+                without = self.podman("run", "--rm", "--network", "none", *there, *flags, "lab", *probe, runtime=runtime)
+                answers = self.read_probe(without)[0]["vfio"]
+                self.assertEqual(set(answers), set(nodes))
+                self.assertEqual([answer for answer in answers.values() if answer not in (0, -errno.ENOTTY, -errno.EINVAL)], [], "the control")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * container-probe [--vfio] [CMD [ARG…]]: what a container's process was started with, as one line of JSON on
- * stdout: its pid, the variables of sd_listen_fds(3), each open fd and what it is, user, capabilities,
- * seccomp; with --vfio also what a VFIO container that it opens itself answers (0, or -errno). Then it is
- * CMD. Linked statically, so that it runs in any image.
+ * container-probe [--vfio NODE:NODE…] [CMD [ARG…]]: what a container's process was started with, as one line
+ * of JSON on stdout: its pid, the variables of sd_listen_fds(3), each open fd and what it is, user,
+ * capabilities, seccomp; with --vfio also what each node of VFIO's or iommufd's that it opens itself answers
+ * (0, or -errno). Then it is CMD. Linked statically, so that it runs in any image.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -70,8 +70,8 @@ static void print_status(const char* key) {
     if (file) (void)fclose(file);
 }
 
-static int ask_vfio(void) {
-    const int fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+static int ask_vfio(const char* node) {
+    const int fd = open(node, O_RDWR | O_CLOEXEC);
     int answer;
     if (fd < 0) return -errno;
     answer = ioctl(fd, VFIO_GET_API_VERSION);
@@ -81,8 +81,8 @@ static int ask_vfio(void) {
 }
 
 int main(int argc, char** argv) {
-    const int with_vfio = argc > 1 && strcmp(argv[1], "--vfio") == 0;
-    char** command = argv + 1 + with_vfio;
+    const int with_vfio = argc > 2 && strcmp(argv[1], "--vfio") == 0;
+    char** command = argv + (with_vfio ? 3 : 1);
     (void)printf("{\"pid\": %ld, \"uid\": %ld, \"terminal\": %s", (long)getpid(), (long)getuid(),
                  isatty(STDIN_FILENO) ? "true" : "false");
     print_variable("LISTEN_FDS");
@@ -91,7 +91,12 @@ int main(int argc, char** argv) {
     print_fds();
     print_status("CapEff");
     print_status("Seccomp");
-    if (with_vfio) (void)printf(", \"vfio\": %d", ask_vfio());
+    if (with_vfio) {
+        (void)printf(", \"vfio\": {");
+        for (char* node = strtok(argv[2], ":"); node; node = strtok(NULL, ":"))
+            (void)printf("%s\"%s\": %d", node == argv[2] ? "" : ", ", node, ask_vfio(node));
+        (void)printf("}");
+    }
     (void)printf("}\n");
     (void)fflush(stdout);
     if (!*command) return 0;
