@@ -39,6 +39,39 @@ struct Answer {
     ::_exit(0);
 }
 
+struct Child {
+    pid_t pid = -1;        ///< 0 in the child itself
+    UniqueFd process;      ///< a pidfd
+    bool outside = false;  ///< it has to enter the cgroup yet
+};
+
+Result<Child> fork_into(int cgroup) {
+    int pidfd = -1;
+    clone_args how{};
+    how.flags = CLONE_PIDFD | (cgroup < 0 ? 0U : CLONE_INTO_CGROUP);
+    how.pidfd = reinterpret_cast<uint64_t>(&pidfd);
+    how.exit_signal = SIGCHLD;
+    how.cgroup = cgroup < 0 ? 0 : static_cast<uint64_t>(cgroup);
+    long pid = ::syscall(SYS_clone3, &how, sizeof how);
+    // seccomp cannot read the flags of clone3, so systemd's RestrictNamespaces= and containers say that it
+    // does not exist; clone they let through. Second best: who enters later waits for all of the machine's
+    // forks (cgroup_threadgroup_rwsem).
+    const bool missing = pid < 0 && errno == ENOSYS;
+    if (missing) pid = ::syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, nullptr, &pidfd, nullptr, 0UL);
+    if (pid < 0) {
+        const int error = errno;
+        return fail_errno(error, "cannot make a process{}",
+                          error == EAGAIN ? " (pids.max of the cgroup, RLIMIT_NPROC)" : "");
+    }
+    return Child{static_cast<pid_t>(pid), UniqueFd(pidfd), missing && cgroup >= 0};
+}
+
+Status enter(int cgroup) {
+    const UniqueFd members(::openat(cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC));
+    if (!members || ::write(members.get(), "0", 1) != 1) return fail_errno(errno, "cannot enter the cgroup");
+    return {};
+}
+
 /// `cgroup` is -1 for the one that this process is in.
 Status run(int cgroup, const std::function<Status()>& work) {
     std::array<int, 2> ends{};
@@ -48,20 +81,13 @@ Status run(int cgroup, const std::function<Status()>& work) {
     }
     UniqueFd reader(ends[0]);
     UniqueFd writer(ends[1]);
-    int pidfd = -1;
-    clone_args how{};
-    how.flags = CLONE_PIDFD | (cgroup < 0 ? 0U : CLONE_INTO_CGROUP);
-    how.pidfd = reinterpret_cast<uint64_t>(&pidfd);
-    how.exit_signal = SIGCHLD;
-    how.cgroup = cgroup < 0 ? 0 : static_cast<uint64_t>(cgroup);
-    const long child = ::syscall(SYS_clone3, &how, sizeof how);
-    if (child < 0) {
-        const int error = errno;
-        return fail_errno(error, "cannot make a process{}",
-                          error == EAGAIN ? " (pids.max of the cgroup, RLIMIT_NPROC)" : "");
+    POSTERN_ASSIGN(const Child child, fork_into(cgroup));
+    if (child.pid == 0) {
+        answer(writer.get(), [&]() -> Status {
+            if (child.outside) POSTERN_TRY(enter(cgroup));
+            return work();
+        });
     }
-    if (child == 0) answer(writer.get(), work);
-    const UniqueFd process(pidfd);
     writer.reset();
 
     pollfd ready{reader.get(), POLLIN, 0};
@@ -71,8 +97,8 @@ Status run(int cgroup, const std::function<Status()>& work) {
     } while (polled < 0 && errno == EINTR);
     Answer said;
     const bool whole = polled > 0 && ::read(reader.get(), &said, sizeof said) == sizeof said;
-    (void)::syscall(SYS_pidfd_send_signal, process.get(), SIGKILL, nullptr, 0);
-    while (::waitpid(static_cast<pid_t>(child), nullptr, 0) < 0 && errno == EINTR) {
+    (void)::syscall(SYS_pidfd_send_signal, child.process.get(), SIGKILL, nullptr, 0);
+    while (::waitpid(child.pid, nullptr, 0) < 0 && errno == EINTR) {
     }
     if (!whole) return fail("a process of this one's ended without an answer");
     if (!said.failed) return {};

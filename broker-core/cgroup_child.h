@@ -11,7 +11,7 @@ namespace postern {
 /// Does `work` in a child of this process that is in the cgroup v2 with that id from its birth on, and in
 /// nothing else apart from it; the error is the child's. The child ends with `work`, which must change
 /// nothing that stays, and must not wait: after some seconds it is killed. Source: clone3(2),
-/// CLONE_INTO_CGROUP (Linux 5.7).
+/// CLONE_INTO_CGROUP (Linux 5.7); where seccomp forbids that, it moves there before `work`.
 [[nodiscard]] Status in_cgroup(uint64_t cgroup_id, const std::function<Status()>& work);
 /// The same where this process is.
 [[nodiscard]] Status in_child(const std::function<Status()>& work);
