@@ -9,9 +9,11 @@
 #include <fstream>
 #include <sstream>
 
+#include "broker-core/device_access.h"
 #include "broker-core/file.h"
 #include "broker-core/pci.h"
 #include "broker-core/runtime_dir.h"
+#include "broker-core/unique_fd.h"
 
 namespace postern {
 namespace {
@@ -65,6 +67,18 @@ Status remember(const std::string& bdf, const Record& record) {
     return {};
 }
 
+/// Neither a group nor a cdev can be taken while somebody has the device by either. A kernel may have but one
+/// of them.
+bool is_in_use(const PciDevice& device) {
+    if (!device.iommu_group) return false;
+    const UniqueFd group(
+        ::open(fmt::format("/dev/vfio/{}", *device.iommu_group).c_str(), O_RDWR | O_CLOEXEC));
+    if (group) return false;
+    if (errno != ENOENT) return errno == EBUSY;
+    const auto access = DeviceAccess::open(device, Backend::Cdev);
+    return !access && (access.error().errnum == EBUSY || access.error().errnum == EINVAL);
+}
+
 }  // namespace
 
 Result<std::string> bind_device(const std::string& bdf) {
@@ -107,11 +121,8 @@ Result<std::string> unbind_device(const std::string& bdf) {
     if (::geteuid() != 0) return fail("device {}: binding a driver needs root; run postern with sudo", bdf);
     const std::string& driver = record->driver;
     // While a client's fd is open the kernel would wait for it in "unbind", without end.
-    if (device.driver == "vfio-pci" && device.iommu_group) {
-        const UniqueFd group(
-            ::open(fmt::format("/dev/vfio/{}", *device.iommu_group).c_str(), O_RDWR | O_CLOEXEC));
-        if (!group && errno == EBUSY) return fail("device {}: is in use; end its clients first", bdf);
-    }
+    if (device.driver == "vfio-pci" && is_in_use(device))
+        return fail("device {}: is in use; end its clients first", bdf);
     POSTERN_TRY(move_to(device, record->override_name));
     POSTERN_ASSIGN(const PciDevice after, read_pci_device(bdf));
     if (after.driver != driver) {

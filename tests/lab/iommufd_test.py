@@ -86,6 +86,35 @@ class Choosing(Lab):
 
 
 if HAS_IOMMUFD:  # what another kernel does instead is Choosing's to show
+    class WithoutGroups(Lab):
+        """As on a kernel without CONFIG_VFIO_GROUP: there are no nodes of groups."""
+
+        def setUp(self):
+            super().setUp()
+            self.addCleanup(self.rebind)
+            os.unlink("/dev/vfio/" + os.path.basename(os.readlink(f"/sys/bus/pci/devices/{EDU}/iommu_group")))
+
+        def test_the_cdev_is_taken_and_no_unbinding_hangs(self):
+            first = subprocess.Popen([POSTERN, "run", "--quiet", "--device", EDU, "--profile", self.write(profile()), "--", "sh", "-c",
+                                      "echo up; exec sleep 60"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+            self.assertEqual(first.stdout.readline(), "up\n")
+            files = [os.readlink(f"/proc/{first.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{first.pid}/fd")]
+            self.assertTrue([path for path in files if path.startswith("/dev/vfio/devices/")], files)
+            used = subprocess.run([POSTERN, "unbind", EDU], capture_output=True, text=True, timeout=60)
+            self.assertNotEqual(used.returncode, 0)
+            self.assertIn("is in use", used.stderr)
+            first.terminate()
+            first.wait(timeout=60)
+            first.stdout.close()
+            self.assertRan(self.run_client())
+            self.rebind()
+            self.assertRan(self.run_client(backend="iommufd"))
+
+        def rebind(self):
+            """The next group has its node again."""
+            for verb in ("unbind", "bind"):
+                subprocess.run([POSTERN, verb, EDU], check=True, capture_output=True, timeout=60)
+
     class Taken(Lab):
         def test_it_is_said_and_later_it_can_be_had(self):
             for backend, what in (("cdev", "/dev/vfio/devices/"), ("iommufd", "/dev/vfio/")):
