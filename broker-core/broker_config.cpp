@@ -119,6 +119,7 @@ Result<BrokerDevice> read_broker_device(const Json& document, const std::string&
     const std::string address = reader.string("device", true);
     device.profile = reader.string("profile", true);
     device.bind = reader.boolean("bind", false);
+    device.trusts_annotations = reader.boolean("trust_annotations", false);
     const std::string backend = reader.string("backend", false);
     reader.each("allow", [&](const Json& element, const std::string& path) {
         device.allow.push_back(read_rule(element, path, reading, names));

@@ -30,9 +30,10 @@ struct SliceRule {
 struct BrokerDevice {
     std::string name;  ///< of the file, without ".json"
     std::string bdf;
-    std::string profile;             ///< name or file
-    bool bind = false;               ///< to vfio-pci, when the device is first needed
-    std::optional<Backend> backend;  ///< by which it is owned; default_backend() without
+    std::string profile;              ///< name or file
+    bool bind = false;                ///< to vfio-pci, when the device is first needed
+    bool trusts_annotations = false;  ///< also where podman may have them from an image
+    std::optional<Backend> backend;   ///< by which it is owned; default_backend() without
     std::vector<SliceRule> allow;
 };
 

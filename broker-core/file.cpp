@@ -17,6 +17,11 @@
 #include "broker-core/scope_guard.h"
 
 namespace postern {
+namespace {
+
+constexpr unsigned int kMfdExec = 0x10;  // MFD_EXEC, linux/memfd.h; libc's headers are older
+
+}  // namespace
 
 Result<std::string> read_to_end(int fd, size_t limit) {
     std::string text;
@@ -116,8 +121,12 @@ void set_program_prefix(std::string prefix) {
     prefix_in_use() = std::move(prefix);
 }
 
-Result<UniqueFd> sealed_memfd(const char* name, std::string_view text) {
-    UniqueFd memory(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+Result<UniqueFd> sealed_memfd(const char* name, std::string_view text, MemfdUse use) {
+    // Where vm.memfd_noexec is set, only what asks for it can be executed; kernels before 6.3 know no such
+    // flag.
+    constexpr unsigned int kFlags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    UniqueFd memory(::memfd_create(name, use == MemfdUse::Program ? kFlags | kMfdExec : kFlags));
+    if (!memory && use == MemfdUse::Program && errno == EINVAL) memory.reset(::memfd_create(name, kFlags));
     if (!memory) {
         const int error = errno;
         return fail_errno(error, "memfd_create {}", name);

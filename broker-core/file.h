@@ -41,9 +41,13 @@ struct ReadFile {
 /// "/usr/libexec/postern/postern-full", and the build folder of "build/bin/postern", so that both look alike.
 [[nodiscard]] const std::string& program_prefix();
 
+enum class MemfdUse { Data, Program };
+
 /// A memfd that holds `text` and can never change again (F_SEAL_WRITE, _SHRINK, _GROW, _SEAL), opened for
-/// reading, at offset 0.
-[[nodiscard]] Result<UniqueFd> sealed_memfd(const char* name, std::string_view text);
+/// reading, at offset 0. A program's can be executed, also where vm.memfd_noexec forbids it by default
+/// (memfd_create(2)).
+[[nodiscard]] Result<UniqueFd> sealed_memfd(const char* name, std::string_view text,
+                                            MemfdUse use = MemfdUse::Data);
 
 /// 16 hexadecimal digits from getrandom(2).
 [[nodiscard]] std::string random_id();

@@ -3,6 +3,7 @@
 
 #include "broker-core/file.h"
 #include "oci-hook/container_mounts.h"
+#include "oci-hook/slice_request.h"
 
 namespace postern {
 namespace {
@@ -77,17 +78,15 @@ void add_slice_edits(Json& config, const std::string& name, const HookPlace& pla
                                 {"options", mount_options()}});
 }
 
-Result<std::string> precreate(std::string_view config, const HookPlace& place) {
+Result<std::string> precreate(std::string_view config, const HookPlace& place,
+                              const std::function<Status(const SliceRequest&)>& check) {
     Json document = Json::parse(config, nullptr, false);
     if (document.is_discarded() || !document.is_object())
         return fail("config.json, on stdin, is no JSON object");
-    const auto annotations = document.find("annotations");
-    if (annotations == document.end() || !annotations->is_object()) return std::string(config);
-    const auto slice = annotations->find(kSliceAnnotation);
-    if (slice == annotations->end()) return std::string(config);
-    if (!slice->is_string() || !is_slice_name(slice->get_ref<const std::string&>()))
-        return fail("annotation {}={}: is not the name of a slice, such as disk.0", kSliceAnnotation,
-                    one_line(slice->dump(-1, ' ', false, Json::error_handler_t::replace)));
+    POSTERN_ASSIGN(const std::optional<SliceRequest> request, find_slice_request(document));
+    // What hooks ask for has all it needs.
+    if (!request || request->by == Asked::ByHooks) return std::string(config);
+    POSTERN_TRY(check(*request));
     const auto is = [&](const char* key, bool (Json::*right)() const noexcept) {
         const auto found = document.find(key);
         return found == document.end() || ((*found).*right)();
@@ -102,7 +101,7 @@ Result<std::string> precreate(std::string_view config, const HookPlace& place) {
             return fail("config.json, on stdin: hooks.{} is no list", stage);
     }
     // add_slice_edits() takes an absent or null list for an empty one.
-    add_slice_edits(document, slice->get<std::string>(), place);
+    add_slice_edits(document, request->name, place);
     return document.dump();
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <span>
 #include <string>
 
@@ -14,6 +15,8 @@
 // config.json (OCI runtime-spec 1.0). Pure.
 
 namespace postern {
+
+struct SliceRequest;
 
 inline constexpr const char* kCdiKind = "postern.dev/slice";
 /// Of a container that is to have a slice: its name. postern-crun and `postern-oci-hook precreate` look for
@@ -41,7 +44,9 @@ struct HookPlace {
 /// Adds to an OCI config.json what cdi_spec() says of the slice `name`.
 void add_slice_edits(Json& config, const std::string& name, const HookPlace& place);
 
-/// What `postern-oci-hook precreate` makes of a config.json: unchanged, to the byte, without the annotation.
-[[nodiscard]] Result<std::string> precreate(std::string_view config, const HookPlace& place);
+/// What `postern-oci-hook precreate` makes of a config.json: unchanged, to the byte, without the annotation,
+/// or where CDI was there before. `check` says whether a slice may be asked for so.
+[[nodiscard]] Result<std::string> precreate(std::string_view config, const HookPlace& place,
+                                            const std::function<Status(const SliceRequest&)>& check);
 
 }  // namespace postern

@@ -22,6 +22,7 @@
 #include "oci-hook/delivery.h"
 #include "oci-hook/hook_commands.h"
 #include "oci-hook/hook_report.h"
+#include "oci-hook/taken_slice.h"
 
 namespace postern {
 namespace {
@@ -109,12 +110,7 @@ HookResult create(const HookOptions& options) {
     HOOK_ASSIGN(NotServed, const std::string cgroup, own_cgroup_folder());
 
     HOOK_ASSIGN(NoGrant, const UniqueFd broker, need_broker(options.broker));
-    BrokerRequest request;
-    request.op = BrokerRequest::Op::Grant;
-    request.device = slice.bdf;
-    request.slice = slice.slice;
-    request.container = true;
-    auto grant = ask_for_grant(options.broker, request);
+    auto grant = take_slice(options.broker, slice);
     if (!grant) return hook_failure(status_of(grant.error().refusal), std::move(grant.error().error));
     delivery.fds = std::move(grant->fds);
     HOOK_TRY(NotEntered, enter_container(options.broker, grant->id, state.pid));

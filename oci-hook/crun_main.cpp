@@ -27,6 +27,7 @@ namespace postern {
 namespace {
 
 constexpr size_t kMaxManifest = 1 << 20;
+constexpr size_t kMaxListenPid = 4 << 20;
 
 /// What crun is started with.
 struct CrunStart {
@@ -72,13 +73,11 @@ Result<unsigned> listen_fds() {
     return count;
 }
 
-Result<UniqueFd> open_program(const std::string& path) {
-    UniqueFd program(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!program) {
-        const int error = errno;
-        return fail_errno(error, "{}", path);
-    }
-    return program;
+/// A copy, for it is executed inside the container: who finds it there (/proc/PID/exe) must not have a way to
+/// the machine's file.
+Result<UniqueFd> copy_of_program(const std::string& path) {
+    POSTERN_ASSIGN(const std::string program, read_file(path, kMaxListenPid));
+    return sealed_memfd("postern-listen-pid", program, MemfdUse::Program);
 }
 
 Result<std::string> hook_program() {
@@ -93,6 +92,7 @@ Result<CrunStart> with_slice(CrunStart crun, const CrunCommandLine& line, Json c
                              const SliceRequest& request) {
     POSTERN_ASSIGN(const std::vector<NamedSlice> slices, configured_slices(request.config));
     POSTERN_ASSIGN(const NamedSlice slice, find_slice(slices, request.name));
+    POSTERN_TRY(check_who_asks(request, slice));
     POSTERN_ASSIGN(const unsigned listening, listen_fds());
     const unsigned callers = line.preserve_fds + listening;
     ContainerEdit edit;
@@ -101,12 +101,14 @@ Result<CrunStart> with_slice(CrunStart crun, const CrunCommandLine& line, Json c
     UniqueFd listen_program;
     if (!has_own_pid_namespace(config)) {
         POSTERN_ASSIGN(listen_program,
-                       open_program(fmt::format("{}/libexec/postern/listen-pid", program_prefix())));
+                       copy_of_program(fmt::format("{}/libexec/postern/listen-pid", program_prefix())));
     }
     POSTERN_TRY(pass_on_fds(callers, {}));
 
     POSTERN_ASSIGN(UniqueFd broker, need_broker(request.broker));
-    POSTERN_ASSIGN(BrokeredGrant grant, take_slice(request, slice));
+    auto taken = take_slice(request.broker, slice);
+    if (!taken) return Failure(std::move(taken.error().error));
+    BrokeredGrant& grant = *taken;
     std::vector<std::string> names;
     names.reserve(grant.fds.size());
     for (const NamedFd& each : grant.fds) names.push_back(each.name);

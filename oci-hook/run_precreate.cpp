@@ -5,9 +5,11 @@
 
 #include "broker-core/file.h"
 #include "oci-hook/cdi_spec.h"
+#include "oci-hook/configured_slices.h"
 #include "oci-hook/container_state.h"
 #include "oci-hook/hook_commands.h"
 #include "oci-hook/hook_report.h"
+#include "oci-hook/slice_request.h"
 
 namespace postern {
 namespace {
@@ -25,7 +27,13 @@ Status write_all(std::string_view text) {
 
 Status edit(const HookPlace& place) {
     POSTERN_ASSIGN(const std::string config, read_to_end(STDIN_FILENO, kMaxContainerJson));
-    POSTERN_ASSIGN(const std::string edited, precreate(config, place));
+    POSTERN_ASSIGN(const std::string edited,
+                   precreate(config, place, [&](const SliceRequest& request) -> Status {
+                       if (request.by != Asked::ByImagePerhaps) return {};
+                       POSTERN_ASSIGN(const std::vector<NamedSlice> slices, configured_slices(place.config));
+                       POSTERN_ASSIGN(const NamedSlice slice, find_slice(slices, request.name));
+                       return check_who_asks(request, slice);
+                   }));
     return write_all(edited);
 }
 

@@ -18,7 +18,7 @@ bool is_letter_or_digit(char letter) {
 }  // namespace
 
 SlicedDevice sliced_device(const BrokerDevice& device, unsigned slices) {
-    return {device.name, device.bdf, slices};
+    return {device.name, device.bdf, slices, device.trusts_annotations};
 }
 
 bool is_slice_name(std::string_view name) {
@@ -32,9 +32,10 @@ bool is_slice_name(std::string_view name) {
 Result<std::vector<NamedSlice>> name_slices(std::span<const SlicedDevice> devices) {
     std::vector<NamedSlice> names;
     for (const SlicedDevice& device : devices) {
-        names.push_back({device.name, device.bdf, std::nullopt});
+        names.push_back({device.name, device.bdf, std::nullopt, device.trusts_annotations});
         for (unsigned slice = 0; slice < device.slices; ++slice)
-            names.push_back({fmt::format("{}.{}", device.name, slice), device.bdf, slice});
+            names.push_back(
+                {fmt::format("{}.{}", device.name, slice), device.bdf, slice, device.trusts_annotations});
         // The longest of them, too.
         if (!is_slice_name(device.name) || !is_slice_name(names.back().name)) {
             return fail(

@@ -20,6 +20,7 @@ struct SlicedDevice {
     std::string name;  ///< of the configuration's file, without ".json"
     std::string bdf;
     unsigned slices = 1;
+    bool trusts_annotations = false;  ///< as of BrokerDevice
 };
 [[nodiscard]] SlicedDevice sliced_device(const BrokerDevice& device, unsigned slices);
 
@@ -27,6 +28,7 @@ struct NamedSlice {
     std::string name;
     std::string bdf;
     std::optional<unsigned> slice;  ///< none: any that is free
+    bool trusts_annotations = false;
 };
 
 /// Whether `name` can be one: letters, digits and "_.:-", a letter or digit at both ends, at most 63 bytes.

@@ -46,7 +46,7 @@ Result<SliceRequest> request_of_hook(const Json& hook) {
 }
 
 Status add(std::optional<SliceRequest>& found, SliceRequest more) {
-    if (found && found->name != more.name) {
+    if (found && found->by != Asked::ByImagePerhaps && found->name != more.name) {
         return fail("slices {} and {} are both asked for, and a container can have one", found->name,
                     more.name);
     }
@@ -54,7 +54,26 @@ Status add(std::optional<SliceRequest>& found, SliceRequest more) {
     return {};
 }
 
+/// podman that is 4.5.1 or younger says the version 1.1.0, or more, of the runtime specification. Of its own
+/// name it makes sure itself.
+bool may_have_the_images_annotations(const Json& config, const Json& annotations) {
+    if (annotations.value("io.container.manager", Json()) != "libpod") return false;
+    const Json version = config.value("ociVersion", Json());
+    if (!version.is_string()) return true;
+    const auto& text = version.get_ref<const std::string&>();
+    return text.starts_with("1.0.") || text.find("-rc") != std::string::npos;
+}
+
 }  // namespace
+
+Status check_who_asks(const SliceRequest& request, const NamedSlice& slice) {
+    if (request.by != Asked::ByImagePerhaps || slice.trusts_annotations) return {};
+    return fail(
+        "the annotation {} may be the image's: podman before 4.5.1 takes them from there; use --device "
+        "postern.dev/slice={}, or "
+        "say \"trust_annotations\": true in the file of {} in {} if all images are your own",
+        kSliceAnnotation, request.name, slice.bdf, request.config);
+}
 
 Result<std::optional<SliceRequest>> find_slice_request(const Json& config) {
     std::optional<SliceRequest> found;
@@ -68,6 +87,8 @@ Result<std::optional<SliceRequest>> find_slice_request(const Json& config) {
                             one_line(slice->dump(-1, ' ', false, Json::error_handler_t::replace)));
             }
             found = SliceRequest{slice->get<std::string>()};
+            found->by = may_have_the_images_annotations(config, *annotations) ? Asked::ByImagePerhaps
+                                                                              : Asked::ByAnnotation;
         }
     }
     const auto hooks = config.find("hooks");
@@ -105,8 +126,10 @@ void remove_slice_edits(Json& config) {
         });
     }
     if (!config.contains("process") || array_in(config["process"], "args") == nullptr) return;
+    // Not only as the first: an init or the image's entrypoint may stand before it.
     Json& words = config["process"]["args"];
-    if (words.size() > 1 && words[0] == fmt::format("{}/shim", kContainerTarget)) words.erase(0);
+    const auto shim = std::find(words.begin(), words.end(), Json(fmt::format("{}/shim", kContainerTarget)));
+    if (shim != words.end() && std::next(shim) != words.end()) words.erase(shim);
 }
 
 }  // namespace postern

@@ -41,7 +41,7 @@ SliceUse use_of(const NamedSlice& slice, const Json& grants) {
     return use;
 }
 
-Result<BrokeredGrant> take_slice(const SliceRequest& request, const NamedSlice& slice) {
+tl::expected<BrokeredGrant, BrokerDenial> take_slice(const std::string& broker, const NamedSlice& slice) {
     BrokerRequest asked;
     asked.op = BrokerRequest::Op::Grant;
     asked.device = slice.bdf;
@@ -49,14 +49,13 @@ Result<BrokeredGrant> take_slice(const SliceRequest& request, const NamedSlice& 
     asked.container = true;
     const auto deadline = Clock::now() + kPatienceToTake;
     while (true) {
-        auto grant = ask_for_grant(request.broker, asked);
-        if (grant) return std::move(*grant);
-        BrokerDenial& denial = grant.error();
-        if (denial.refusal != BrokerRefusal::Busy) return Failure(std::move(denial.error));
-        const auto use = ask_use(request.broker, slice);
+        auto grant = ask_for_grant(broker, asked);
+        if (grant || grant.error().refusal != BrokerRefusal::Busy) return grant;
+        const auto use = ask_use(broker, slice);
         if (!use || !use->ending || Clock::now() > deadline) {
-            if (!use || use->holders.empty()) return Failure(std::move(denial.error));
-            return fail("{} has no free one: {}", slice.bdf, use->holders);
+            if (use && !use->holders.empty())
+                grant.error().error = {fmt::format("{} has no free one: {}", slice.bdf, use->holders), EBUSY};
+            return grant;
         }
         std::this_thread::sleep_for(kBetweenTries);
     }

@@ -4,14 +4,14 @@
 #include "broker-core/broker_client.h"
 #include "broker-core/result.h"
 #include "oci-hook/slice_name.h"
-#include "oci-hook/slice_request.h"
 
 namespace postern {
 
-/// A grant of `slice` for the container that this process makes, from the broker that `request` names, which
-/// must be served. A slice whose last grant is ending is waited for, for a few seconds. Error: one that is in
-/// use is at once, and names who has it.
-[[nodiscard]] Result<BrokeredGrant> take_slice(const SliceRequest& request, const NamedSlice& slice);
+/// A grant of `slice` for the container that this process makes, from the broker at the socket `broker`,
+/// which must be served. A slice whose last grant is ending is waited for, for a few seconds. Error: one that
+/// is in use is at once, and names who has it.
+[[nodiscard]] tl::expected<BrokeredGrant, BrokerDenial> take_slice(const std::string& broker,
+                                                                   const NamedSlice& slice);
 
 /// What `grants`, a list of the broker's operation of that name, has of `slice`. Pure.
 struct SliceUse {

@@ -147,8 +147,9 @@ class Situations(CrunLab):
         self.assertGranted(self.run_in(*PROBED, slice=None, flags=["--device", "postern.dev/slice=disk.2"]))
         self.assertGranted(self.run_in(*PROBED, slice="disk.2", flags=["--device", "postern.dev/slice=disk.2"]))
         self.assertGranted(self.run_in("/run/postern/shim", *PROBED, slice=None, flags=["--device", "postern.dev/slice=disk.2"]))
-        self.assertRefused(self.run_in(*PROBED, slice="disk.1", flags=["--device", "postern.dev/slice=disk.2"]),
-                           "slices disk.1 and disk.2 are both asked for")
+        # Behind an init, too.
+        device = ["--device", "postern.dev/slice=disk.2"]
+        self.assertNotEqual(self.assertGranted(self.run_in("/run/postern/shim", *PROBED, slice=None, flags=["--init", *device]), pid=None)["pid"], 1)
 
     def test_with_a_broker(self):
         """One that runs already, and goes on."""
@@ -156,6 +157,53 @@ class Situations(CrunLab):
         self.assertGranted(self.run_in(*PROBED))
         self.assertFree()
         self.assertIsNone(self.broker.poll())
+
+
+class Images(CrunLab):
+    """podman 4.3 hands the annotations of an image on as if its user had given them: whoever made an image gets no slice by that."""
+
+    def test_an_annotation_of_an_image(self):
+        written = postern("cdi", "generate", "-o", "/etc/cdi/postern.json")
+        self.assertEqual(written.returncode, 0, written.stderr)
+        self.addCleanup(os.unlink, "/etc/cdi/postern.json")
+        with open(f"{self.folder}/Containerfile", "w") as file:
+            file.write(f"FROM {IMAGE}\nLABEL made=elsewhere\n")
+        built = self.podman("build", "--annotation", "dev.postern.slice=disk.1", "-t", "asks", self.folder)
+        self.assertEqual(built.returncode, 0, built.stderr)
+        # The control: where all images are trusted, it is the operator's word.
+        self.assertGranted(self.run_in(*PROBED, slice=None, image="asks"))
+        self.write_config([{"name": "disk", "trust_annotations": False}])
+        refused = self.run_in(*PROBED, slice=None, image="asks")
+        self.assertRefused(refused, "slice disk.1", "may be the image's", "--device postern.dev/slice=disk.1")
+        # Nor does it matter beside what the operator says.
+        device = ["--device", "postern.dev/slice=disk"]
+        self.assertGranted(self.run_in(*PROBED, slice=None, flags=device, image="asks"))
+        # Of an image that asks for nothing, podman's user cannot be told from the image either.
+        self.assertRefused(self.run_in(*PROBED, slice="disk.1"), "may be the image's")
+        self.assertGranted(self.run_in(*PROBED, slice=None, flags=device))
+
+    def test_what_is_executed_in_the_container_is_a_copy(self):
+        """Where pids are shared a program of postern's is its first: somebody else there may open that to write (CVE-2019-5736)."""
+        def share_pids(config):
+            config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
+        with self.bundle(*PROBED, change=share_pids) as folder, open(f"{self.folder}/out", "w+") as out:
+            made = subprocess.run([CRUN, "create", "--bundle", folder, "shared"], stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False)
+            self.assertEqual(made.returncode, 0)
+            pid = json.loads(self.crun("state", "shared").stdout)["pid"]
+            files = {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+            self.assertEqual([path for path in files.values() if path.startswith(BUILD)], [])
+            program, = [fd for fd, path in files.items() if "listen-pid" in path]
+            with self.assertRaises(PermissionError):
+                with open(f"/proc/{pid}/fd/{program}", "r+b", buffering=0) as file:
+                    file.write(b"#!/bin/sh")
+            self.assertEqual(self.crun("start", "shared").returncode, 0)
+            self.assertTrue(wait_until(lambda: json.loads(self.crun("state", "shared").stdout)["status"] == "stopped", PATIENCE))
+            self.assertEqual(self.crun("delete", "shared").returncode, 0)
+            out.seek(0)
+            said = out.read()
+            self.assertEqual(json.loads(said.splitlines()[0])["LISTEN_PID"], str(pid))
+            self.assertIn("500 reads", said)
+        self.assertFree()
 
 
 class Crun(CrunLab):

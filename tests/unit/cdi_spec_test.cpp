@@ -12,6 +12,7 @@
 #include "broker-core/file.h"
 #include "launcher/cdi_state.h"
 #include "oci-hook/hook_commands.h"
+#include "oci-hook/slice_request.h"
 
 namespace postern {
 namespace {
@@ -86,16 +87,39 @@ TEST(HookOptions, RefusesWhatItDoesNotKnow) {
     EXPECT_EQ(refused({}, SliceOption::None), "accepted");
 }
 
+Status anybody(const SliceRequest&) {
+    return {};
+}
+
+TEST(Precreate, AsksWhoAsks) {
+    const auto made = [](const std::string& config, bool by_image) {
+        const auto edited = precreate(config, place(), [&](const SliceRequest& request) -> Status {
+            EXPECT_EQ(request.by == Asked::ByImagePerhaps, by_image);
+            return by_image ? Status(fail("not so")) : Status();
+        });
+        return edited ? "accepted" : edited.error().message;
+    };
+    const std::string asks = R"("annotations":{"dev.postern.slice":"a","io.container.manager":"libpod"})";
+    EXPECT_EQ(made("{\"ociVersion\":\"1.0.2-dev\"," + asks + "}", true), "not so");
+    EXPECT_EQ(made("{\"ociVersion\":\"1.1.0\"," + asks + "}", false), "accepted");
+}
+
+TEST(Precreate, WhatCdiHasPutThereIsEnough) {
+    Json config = Json::parse(R"({"annotations":{"dev.postern.slice":"disk.0"}})");
+    add_slice_edits(config, "disk.0", place());
+    EXPECT_EQ(precreate(config.dump(), place(), anybody).value_or("refused"), config.dump());
+}
+
 TEST(Precreate, LeavesOthersAlone) {
     for (const char* const text : {"{ \"ociVersion\" : \"1.0\" }\n", R"({"annotations":{"a":"b"},"hooks":7})",
                                    R"({"annotations":null})"})
-        EXPECT_EQ(precreate(text, place()).value_or("refused"), text);
+        EXPECT_EQ(precreate(text, place(), anybody).value_or("refused"), text);
 }
 
 TEST(Precreate, MakesTheEditsOfTheSpecification) {
     const auto text = precreate(
         R"({"annotations":{"dev.postern.slice":"disk.0"},"hooks":{"poststop":[{"path":"/other"}]},"mounts":[{"destination":"/proc"}],"x":1})",
-        place());
+        place(), anybody);
     ASSERT_TRUE(text) << text.error().message;
     const Json config = Json::parse(*text);
     const Json spec = cdi_spec(kNames, place());
@@ -113,14 +137,14 @@ TEST(Precreate, MakesTheEditsOfTheSpecification) {
     EXPECT_EQ(mount.at("source"), "/usr/libexec/postern/container");
     EXPECT_EQ(mount.at("options"), spec.at("containerEdits").at("mounts")[0].at("options"));
     // Without hooks or mounts of its own it gets them.
-    const auto bare = precreate(R"({"annotations":{"dev.postern.slice":"disk"}})", place());
+    const auto bare = precreate(R"({"annotations":{"dev.postern.slice":"disk"}})", place(), anybody);
     ASSERT_TRUE(bare) << bare.error().message;
     EXPECT_EQ(Json::parse(*bare).at("mounts").size(), 1U);
 }
 
 TEST(Precreate, RefusesWhatItCannotEdit) {
     const auto refused = [](const std::string& text) {
-        const auto edited = precreate(text, place());
+        const auto edited = precreate(text, place(), anybody);
         return edited ? "accepted" : edited.error().message;
     };
     EXPECT_THAT(refused("{"), HasSubstr("no JSON object"));

@@ -45,6 +45,53 @@ TEST(SliceRequest, FindsAnAnnotation) {
     }
 }
 
+TEST(SliceRequest, AnAnnotationMayBeAnImages) {
+    Json config = plain_config();
+    config["annotations"] = {{"dev.postern.slice", "disk.1"}, {"io.container.manager", "libpod"}};
+    const auto by = [&config] {
+        const auto request = find_slice_request(config);
+        return request && *request ? (*request)->by : Asked::ByHooks;
+    };
+    for (const char* old : {"1.0.2-dev", "1.1.0-rc.1", "1.0.0"}) {
+        config["ociVersion"] = old;
+        EXPECT_EQ(by(), Asked::ByImagePerhaps) << old;
+    }
+    config.erase("ociVersion");
+    EXPECT_EQ(by(), Asked::ByImagePerhaps);
+    for (const char* young : {"1.1.0", "1.2.0"}) {
+        config["ociVersion"] = young;
+        EXPECT_EQ(by(), Asked::ByAnnotation) << young;
+    }
+    config["ociVersion"] = "1.0.2-dev";
+    config["annotations"].erase("io.container.manager");
+    EXPECT_EQ(by(), Asked::ByAnnotation) << "whose bundle it is wrote it";
+}
+
+TEST(SliceRequest, WhatAnImageAsksForIsNothingBesideHooks) {
+    Json config = with_hooks("disk.2");
+    config["ociVersion"] = "1.0.2-dev";
+    config["annotations"] = {{"dev.postern.slice", "disk.1"}, {"io.container.manager", "libpod"}};
+    const auto request = find_slice_request(config);
+    ASSERT_TRUE(request && *request);
+    EXPECT_EQ((*request)->name, "disk.2");
+    EXPECT_EQ((*request)->by, Asked::ByHooks);
+}
+
+TEST(SliceRequest, OnlyATrustedAnnotationIsEnough) {
+    SliceRequest request{"disk.1"};
+    NamedSlice slice{"disk.1", "0000:00:02.0", 1};
+    for (const Asked by : {Asked::ByHooks, Asked::ByAnnotation}) {
+        request.by = by;
+        EXPECT_TRUE(check_who_asks(request, slice));
+    }
+    request.by = Asked::ByImagePerhaps;
+    const auto refused = check_who_asks(request, slice);
+    ASSERT_FALSE(refused);
+    EXPECT_THAT(refused.error().message, HasSubstr("--device postern.dev/slice=disk.1"));
+    slice.trusts_annotations = true;
+    EXPECT_TRUE(check_who_asks(request, slice));
+}
+
 TEST(SliceRequest, FindsWhatCdiHasPutThere) {
     const auto usual = find_slice_request(with_hooks("disk.2"));
     ASSERT_TRUE(usual) << usual.error().message;
@@ -103,6 +150,18 @@ TEST(SliceRequest, TakesOutWhatCdiHasPutThere) {
     plain["hooks"]["poststop"] = Json::array();
     EXPECT_EQ(config, plain);
     EXPECT_EQ(asked(config), "nothing");
+}
+
+TEST(SliceRequest, TakesTheShimOutBehindAnInit) {
+    Json config = with_hooks("disk.2");
+    config["process"]["args"] = {"/dev/init", "--", "/run/postern/shim", "/bin/x", "/run/postern/shim"};
+    remove_slice_edits(config);
+    EXPECT_EQ(config["process"]["args"], Json({"/dev/init", "--", "/bin/x", "/run/postern/shim"}));
+    // Alone it is what is to be run, as with the hooks.
+    config = with_hooks("disk.2");
+    config["process"]["args"] = {"/run/postern/shim"};
+    remove_slice_edits(config);
+    EXPECT_EQ(config["process"]["args"], Json({"/run/postern/shim"}));
 }
 
 TEST(SliceRequest, LeavesTheUsersOwnAlone) {
