@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <string>
 #include <vector>
@@ -16,9 +17,12 @@ namespace postern {
 class BrokerClient {
   public:
     /// Connects, and hears the greeting; `give_up` as of ask(). Errnum ENOENT or ECONNREFUSED: there is no
-    /// broker.
-    [[nodiscard]] static Result<BrokerClient> connect(const std::string& path,
-                                                      const std::function<bool()>& give_up = {});
+    /// broker. ETIMEDOUT: systemd or a holder has the socket, and in all of `patience` no broker has come.
+    /// That must be longer than what holds up a broker (the setup of a device), and shorter than what a
+    /// runtime leaves to a hook (kHookSeconds).
+    [[nodiscard]] static Result<BrokerClient> connect(
+        const std::string& path, const std::function<bool()>& give_up = {},
+        std::chrono::milliseconds patience = std::chrono::seconds{100});
 
     struct Answer {
         BrokerReply reply;

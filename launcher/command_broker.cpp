@@ -101,7 +101,8 @@ Result<UniqueFd> listen(Keeper& keeper, const std::string& path, bool keep) {
     // Without a broker nobody should wait for one at a door that the keeper holds open.
     if (!keep) POSTERN_TRY(keeper.remove(kListenerEntry));
     if (kept) return kept;
-    // Under the lock: what stands there is a dead one's.
+    // Under the lock, what stands there is a dead one's, or systemd's, which starts a broker by it.
+    if (connect_to(path)) return fail("{} at {}, or is about to be started there", kBrokerRunsAlready, path);
     (void)::unlink(path.c_str());
     POSTERN_ASSIGN(UniqueFd listener, listen_at(path, 0666));
     struct stat made {};
@@ -160,12 +161,19 @@ Status log_to(const std::string& path) {
     return fail_errno(error, "cannot write to {}", path);
 }
 
+/// Where there is one; it may be another one's by now.
+uint64_t inode_of(const std::string& path) {
+    struct stat found {};
+    return ::lstat(path.c_str(), &found) == 0 ? found.st_ino : 0;
+}
+
 Result<BrokerServer::End> run_until_idle(BrokerServer& server, const BrokerOptions& options) {
+    const uint64_t own = inode_of(options.socket);
     while (true) {
         POSTERN_ASSIGN(const BrokerServer::End end, server.run());
         if (end != BrokerServer::End::Idle) return end;
         // Nobody comes any more; who has come before is served.
-        (void)::unlink(options.socket.c_str());
+        if (inode_of(options.socket) == own) (void)::unlink(options.socket.c_str());
         if (!server.let_in()) return end;
     }
 }

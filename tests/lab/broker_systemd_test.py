@@ -124,8 +124,8 @@ class Units(unittest.TestCase):
                       "for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait")
         self.assertEqual(control.returncode, 0, control.stderr)
 
-    def test_a_container(self):
-        """Its runtime is the first caller; the broker may be killed beside it, and hears of its end."""
+    def start_container(self):
+        """disk-two, with the slice disk.2."""
         folder = tempfile.mkdtemp(prefix="bundle-", dir="/run")
         self.addCleanup(shutil.rmtree, folder)
         for name in ("bin", "proc", "dev", "sys"):
@@ -146,6 +146,31 @@ class Units(unittest.TestCase):
                                      stdin=subprocess.DEVNULL, stdout=said, stderr=said, timeout=PATIENCE, check=False)
             said.seek(0)
             self.assertEqual(started.returncode, 0, said.read())
+
+    def test_what_a_broker_on_demand_has_left(self):
+        """When the units are enabled beside a container that runs."""
+        self.assertEqual(run("systemctl", "stop", "postern-broker.socket", SERVICE).returncode, 0)
+        self.addCleanup(run, "systemctl", "start", "postern-broker.socket")
+        self.start_container()
+        self.assertTrue(wait_until(lambda: not os.path.exists("/run/postern-broker/socket")), "it has ended")
+        self.assertEqual(run("systemctl", "start", "postern-broker.socket").returncode, 0)
+        self.assertTrue(self.live(1), grants())
+        self.assertEqual(grants()[0]["slice"], 2)
+        self.assertEqual(show("ActiveState"), "active")
+        other = run(POSTERN, "run", "--device", BLK, "--slice", 1, "--", CLIENT, "--reads", 500, user=ALICE)
+        self.assertEqual(other.returncode, 0, other.stderr)
+        os.kill(int(show("MainPID")), signal.SIGKILL)
+        self.assertTrue(self.live(1), grants())
+        self.assertEqual(run("crun", "kill", "disk-two", "KILL").returncode, 0)
+        self.assertTrue(wait_until(lambda: grants() == []), grants())
+        # Nothing is kept any more: the next one is as if there had been no other.
+        self.assertEqual(run("systemctl", "restart", SERVICE).returncode, 0)
+        self.assertTrue(wait_until(lambda: grants() == []))
+        self.assertFalse(os.path.exists("/run/postern-broker/holder.sock"))
+
+    def test_a_container(self):
+        """Its runtime is the first caller; the broker may be killed beside it, and hears of its end."""
+        self.start_container()
         self.assertTrue(self.live(1))
         before = grants()[0]
         self.assertEqual(before["slice"], 2)

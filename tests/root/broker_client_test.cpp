@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "broker-core/broker_client.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <thread>
+
+#include "broker-core/packet.h"
+
+namespace postern {
+namespace {
+
+using testing::HasSubstr;
+
+/// A socket as systemd or a holder keeps it while no broker runs: it listens, and nobody is behind it.
+class BrokerClientTest : public testing::Test {
+  protected:
+    void SetUp() override {
+        std::string name = "/tmp/postern-client-XXXXXX";
+        ASSERT_NE(::mkdtemp(name.data()), nullptr);
+        folder_ = name;
+        auto listener = listen_at(path(), 0600);
+        ASSERT_TRUE(listener) << listener.error().message;
+        listener_ = std::move(*listener);
+    }
+    void TearDown() override { std::filesystem::remove_all(folder_); }
+    [[nodiscard]] std::string path() const { return folder_ + "/socket"; }
+
+    std::string folder_;
+    UniqueFd listener_;
+};
+
+TEST_F(BrokerClientTest, WhereNobodyAnswersThatIsSaid) {
+    const auto begin = std::chrono::steady_clock::now();
+    const auto client = BrokerClient::connect(path(), {}, std::chrono::milliseconds(300));
+    ASSERT_FALSE(client);
+    EXPECT_EQ(client.error().errnum, ETIMEDOUT);
+    EXPECT_THAT(client.error().message, HasSubstr("journalctl -u postern-broker"));
+    EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(300));
+}
+
+TEST_F(BrokerClientTest, ALateGreetingIsInTime) {
+    std::thread late([this] {
+        const UniqueFd connection(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+        std::this_thread::sleep_for(std::chrono::milliseconds(400));
+        EXPECT_TRUE(send_packet(connection.get(), R"({"postern":1,"broker":"x","nonce":"n"})", {}));
+    });
+    const auto client = BrokerClient::connect(path(), {}, std::chrono::seconds(60));
+    late.join();
+    EXPECT_TRUE(client) << client.error().message;
+}
+
+}  // namespace
+}  // namespace postern
