@@ -628,18 +628,30 @@ class Slices(Hostile):
         self.assertEqual(given.returncode, 0, given.stderr)
         self.free_again()
 
-    def test_a_guarded_file_that_is_kept_keeps_the_slice(self):
-        child, kept, profile = self.with_a_guarded_file()
-        self.assertHeldUntil(lambda: os.close(kept["device"]), child, profile)
+    if os.environ.get("POSTERN_BACKEND") == "cdev":
+        def test_a_file_that_is_the_brokers_is_for_nobody_else(self):
+            """Where it cannot be opened twice, "anyone" would have the broker's own."""
+            self.stop_broker()
+            self.start_broker([{"profile": self.write_profile(), "allow": [{"everyone": True}]}], keeper="none")
+            refused = self.run_client("/bin/true", who=as_user(BOB), profile=f"{self.folder}/anyone.json")
+            self.assertEqual(refused.returncode, 125, refused.stderr)
+            self.assertIn('"anyone"', refused.stderr.strip().splitlines()[-1])
+            self.stop_broker()
+            self.start_broker([{"allow": [{"everyone": True}]}], keeper="none")
+            self.assertEqual(self.run_client(CLIENT, "--reads", 500, who=as_user(BOB)).returncode, 0, "the control")
+    else:
+        def test_a_guarded_file_that_is_kept_keeps_the_slice(self):
+            child, kept, profile = self.with_a_guarded_file()
+            self.assertHeldUntil(lambda: os.close(kept["device"]), child, profile)
 
-    def test_a_mapping_that_is_kept_keeps_the_slice(self):
-        child, kept, profile = self.with_a_guarded_file()
-        manifest = json.loads(os.pread(kept["manifest"], 1 << 16, 0))
-        window = manifest["windows"][0]
-        mapped = mmap.mmap(kept["device"], window["length"], mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE,
-                           offset=(4 << 40) + window["offset"])
-        os.close(kept["device"])
-        self.assertHeldUntil(mapped.close, child, profile)
+        def test_a_mapping_that_is_kept_keeps_the_slice(self):
+            child, kept, profile = self.with_a_guarded_file()
+            manifest = json.loads(os.pread(kept["manifest"], 1 << 16, 0))
+            window = manifest["windows"][0]
+            mapped = mmap.mmap(kept["device"], window["length"], mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE,
+                               offset=(4 << 40) + window["offset"])
+            os.close(kept["device"])
+            self.assertHeldUntil(mapped.close, child, profile)
 
     def test_killed_in_the_middle_of_its_reads(self):
         for attempt in range(50):

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""by_backend.py BACKEND TEST.py [ARGUMENT…]: runs a test of the lab on one of the backends (docs/backends.md), and fails if postern's
+programs got a device in another way, or none.
+
+By the kernel's own account: probes where it gives a device to an owner, so that a variable that got lost on its way through systemd,
+podman or a hook is not taken for a test of that backend."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+
+TRACING = "/sys/kernel/tracing"
+OURS = "by_backend"
+# drivers/vfio: what the first opening of a device goes through in a type 1 container, in any iommufd, and by VFIO_DEVICE_BIND_IOMMUFD.
+GIVEN = {"container": "vfio_device_group_use_iommu", "iommufd": "vfio_df_iommufd_bind", "cdev": "vfio_df_ioctl_bind_iommufd"}
+MUST = {"type1": {"container"}, "iommufd": {"iommufd"}, "cdev": {"iommufd", "cdev"}}
+# The tests' own programs may try what they like; these are whoever takes devices.
+OWNERS = re.compile(r"postern.*|nvme-server")
+
+
+def write(path, text, flags=0):
+    fd = os.open(f"{TRACING}/{path}", os.O_WRONLY | flags)
+    os.write(fd, text.encode())
+    os.close(fd)
+
+
+@contextlib.contextmanager
+def watched():
+    """Yields a function that says in which ways owners have got devices."""
+    os.mkdir(f"{TRACING}/instances/{OURS}")
+    with open("/proc/kallsyms") as file:
+        known = {line.split()[2] for line in file}
+    for kind, function in GIVEN.items():
+        if function not in known:  # Debian's kernels have no iommufd
+            continue
+        write("kprobe_events", f"p:{OURS}/{kind} {function}\n", os.O_APPEND)
+        write(f"instances/{OURS}/events/{OURS}/{kind}/enable", "1")
+
+    def given():
+        with open(f"{TRACING}/instances/{OURS}/trace") as file:
+            # "         postern-402     [001] .....    12.345678: cdev: (vfio_df_ioctl_bind_iommufd+0x0/0x2d0)"
+            found = re.findall(r"^\s*(\S.*)-\d+\s+\[\d+\].*?: (\w+): \(", file.read(), re.MULTILINE)
+        return {kind for comm, kind in found if OWNERS.fullmatch(comm)}
+    yield given
+
+
+def main(backend, *test):
+    if backend not in MUST or not test:
+        sys.exit(__doc__)
+    environment = {**os.environ, "POSTERN_BACKEND": backend}
+    if os.path.exists("/run/systemd/system"):
+        subprocess.run(["systemctl", "set-environment", f"POSTERN_BACKEND={backend}"], check=True)
+    with watched() as given:
+        status = subprocess.run([sys.executable, *test], env=environment, check=False).returncode
+        kinds = given()
+    if kinds != MUST[backend]:
+        print(f"{test[0]} is not a test of {backend}: owners got devices by {sorted(kinds)}, not {sorted(MUST[backend])}", file=sys.stderr)
+        return status or 1
+    print(f"{os.path.basename(test[0])}: by {backend}, as the kernel saw it")
+    return status
+
+
+if __name__ == "__main__":
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.exit(main(*sys.argv[1:2], *(f"{here}/{word}" if word.endswith("_test.py") else word for word in sys.argv[2:])))
