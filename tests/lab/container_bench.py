@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""container_bench.py [--rounds N] [--reads N] [--crun-ms MS]: what a slice adds to `crun run` and `podman run`, and to the loop inside.
+"""container_bench.py [--rounds N] [--reads N] [--real MS,MS]: what a slice adds to `crun run` and `podman run`, and to the loop inside.
 
 A benchmark: it asserts nothing of the figures. All sides of a table are measured in alternation in one boot. In the lab, where all is
-emulated, only ratios say something; --crun-ms is the median of a plain `crun run` on a real machine (--here prints it), by which
-the added time is scaled. With --here it measures on this very machine, without a device: crun alone, and through postern-crun with a
-container that asks for no slice."""
+emulated, only ratios say something. With --here it measures on this very machine, without a device: crun alone, and through postern-crun
+with a container that asks for no slice; its last line is the --real for the lab, by which the added time is scaled to that machine.
+
+Under emulation a `podman run` takes 1.5 to 3 s, nearly all of it podman's own, and varies by more than all of crun's work. So what it
+spends in the runtime (create, start, delete, and with them the hooks) is taken by itself: a slice adds nothing elsewhere."""
 
 import argparse
 import json
@@ -22,7 +24,8 @@ sys.dont_write_bytecode = True
 ARGUMENTS = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ARGUMENTS.add_argument("--rounds", type=int, default=15)
 ARGUMENTS.add_argument("--reads", type=int, default=20000, help="in each loop")
-ARGUMENTS.add_argument("--crun-ms", type=float, help="a plain crun run on a real machine, in milliseconds")
+ARGUMENTS.add_argument("--real", type=lambda text: list(map(float, text.split(","))),
+                       help="crun run, and the runtime's part of podman run, on a real machine, in milliseconds: --here's last line")
 ARGUMENTS.add_argument("--here", metavar="BUILD", help="measure on this machine, without a device")
 OPTIONS = ARGUMENTS.parse_args()
 
@@ -75,23 +78,77 @@ def write(config, path):
         json.dump(config, file)
 
 
+class Runtime:
+    """An OCI runtime for podman that notes how long each of its calls takes."""
+
+    def __init__(self, folder, program):
+        self.path, self.log = f"{folder}/timed-{os.path.basename(program)}", f"{folder}/calls"
+        with open(self.path, "w") as file:
+            file.write(f"""#!/bin/sh
+begin=$(date +%s%N)
+{program} "$@"
+status=$?
+echo $(($(date +%s%N) - begin)) >>{self.log}
+exit $status
+""")
+        os.chmod(self.path, 0o755)
+
+    def took(self):
+        """Of all calls since it was last asked, in milliseconds."""
+        with open(self.log) as file:
+            total = sum(map(int, file)) / 1e6
+        os.unlink(self.log)
+        return total
+
+
+def scaled(runs, side, first, real):
+    """What `side` adds to `first`, where that takes `real` ms."""
+    factor = runs[first] / real
+    print(f"    {first} takes {factor:.1f} times as long here as where it takes {real} ms; by that, {side} adds {(runs[side] - runs[first]) / factor:.1f} ms there")
+
+
+# crun wants cgroup v2 alone, or none; in a mount namespace of our own none is in its way.
+ALONE = ["unshare", "-m", "sh", "-c", 'for d in /sys/fs/cgroup/unified; do umount -l "$d" 2>/dev/null; done; exec "$@"', "sh"]
+# podman's defaults are beyond what a machine in a machine may set.
+PODMAN_RUN = ["run", "--rm", "--network", "none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+
+
 def here(build):
     folder = tempfile.mkdtemp(prefix="bench-", dir="/tmp")
+    postern_crun = f"{build}/bin/postern-crun"
     try:
         write(small_bundle(folder), f"{folder}/config.json")
-        # crun wants cgroup v2 alone, or none; in a mount namespace of our own none is in its way.
-        alone = ["unshare", "-m", "sh", "-c", 'for d in /sys/fs/cgroup/unified; do umount -l "$d" 2>/dev/null; done; exec "$@"', "sh"]
 
         def one(program):
             count = iter(range(1 << 30))
-            return lambda: timed([*alone, program, "run", "--bundle", folder, f"bench-{os.getpid()}-{next(count)}"])[0]
-        bare = lambda: timed([*alone, "true"])[0]  # noqa: E731
-        sides = alternate({"(unshare and umount alone)": bare, "crun": one("crun"), "postern-crun, no slice": one(f"{build}/bin/postern-crun")},
-                          OPTIONS.rounds)
-        base = sides.pop("(unshare and umount alone)")
-        table("crun run of true(1), with what stands around it", "ms", sides)
-        print(f"    of which {statistics.median(base):.1f} ms are unshare and umount")
+            return lambda: timed([*ALONE, program, "run", "--bundle", folder, f"bench-{os.getpid()}-{next(count)}"])[0]
+        bare = lambda: timed([*ALONE, "true"])[0]  # noqa: E731
+        sides = alternate({"(unshare and umount alone)": bare, "crun": one("crun"), "postern-crun, no slice": one(postern_crun)}, OPTIONS.rounds)
+        around = statistics.median(sides.pop("(unshare and umount alone)"))
+        crun = table("crun run of true(1)", "ms", {name: [figure - around for figure in figures] for name, figures in sides.items()})["crun"]
+        print(f"    without unshare and umount around it, {around:.1f} ms")
+
+        podman = ["podman", "--root", f"{folder}/store", "--runroot", f"{folder}/run", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
+                  "--events-backend=none"]
+        packed = subprocess.run(["tar", "-C", f"{folder}/rootfs", "-c", "."], capture_output=True, check=True).stdout
+        subprocess.run([*podman, "import", "-", "bench"], input=packed, capture_output=True, check=True)
+        calls, sides = {}, {}
+
+        def run(name, program):
+            runtime, calls[name] = Runtime(folder, program), []
+
+            def once():
+                took = timed([*ALONE, *podman, "--runtime", runtime.path, *PODMAN_RUN, "bench", "/bin/true"])[0]
+                calls[name].append(runtime.took())
+                return took
+            sides[name] = once
+        run("crun", "crun")
+        run("postern-crun, no slice", postern_crun)
+        table("podman run of true(1), all of it", "ms", alternate(sides, OPTIONS.rounds))
+        in_calls = table("podman run of true(1), in the runtime", "ms", {name: figures[1:] for name, figures in calls.items()})["crun"]
+        print(f"\n--real {crun:.1f},{in_calls:.1f}")
     finally:
+        subprocess.run(["umount", "-l", f"{folder}/store/vfs"], capture_output=True, check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -113,10 +170,8 @@ def in_the_lab():
                 "crun": crun("crun", "config.json"), "postern-crun, no slice": crun(lab.CRUN, "config.json"),
                 "postern-crun, a slice": crun(lab.CRUN, "slice.json"),
                 "postern run, a slice": lambda: timed([lab.POSTERN, "run", "--quiet", "--device", lab.BLK, "--", "/bin/true"])[0]}, OPTIONS.rounds))
-            if OPTIONS.crun_ms:
-                factor = runs["crun"] / OPTIONS.crun_ms
-                added = (runs["postern-crun, a slice"] - runs["crun"]) / factor
-                print(f"    crun takes {factor:.1f} times as long here as where it takes {OPTIONS.crun_ms} ms; by that a slice adds {added:.1f} ms there")
+            if OPTIONS.real:
+                scaled(runs, "postern-crun, a slice", "crun", OPTIONS.real[0])
 
             spec = "/etc/cdi/postern.json"
             os.makedirs("/etc/cdi", exist_ok=True)
@@ -124,12 +179,27 @@ def in_the_lab():
             self.assertEqual(made.returncode, 0, made.stderr)
             self.addCleanup(os.unlink, spec)
 
+            calls = {}
+
             def podman(runtime, *flags, command=("/bin/true",)):
-                return lambda: timed(lab.podman_line("run", "--rm", "--network", "none", *flags, lab.IMAGE, *command, runtime=runtime))
+                return lambda: timed(lab.podman_line(*PODMAN_RUN, *flags, lab.IMAGE, *command, runtime=runtime))
+
+            def counted(name, program, *flags):
+                runtime, calls[name] = Runtime(folder, program), []
+
+                def once():
+                    took = podman(runtime.path, *flags)()[0]
+                    calls[name].append(runtime.took())
+                    return took
+                return name, once
             device = ["--device", "postern.dev/slice=disk"]
-            table("podman run of true(1)", "ms", alternate({
-                "crun": lambda: podman("crun")()[0], "postern-crun, a slice": lambda: podman(lab.CRUN, *device)()[0],
-                "crun, a slice by CDI": lambda: podman("crun", *device)()[0]}, OPTIONS.rounds))
+            table("podman run of true(1), all of it", "ms", alternate(dict((
+                counted("crun", "crun"), counted("postern-crun, a slice", lab.CRUN, *device), counted("crun, a slice by CDI", "crun", *device))),
+                OPTIONS.rounds))
+            runs = table("podman run of true(1), in the runtime", "ms", {name: figures[1:] for name, figures in calls.items()})
+            if OPTIONS.real:
+                for side in list(runs)[1:]:
+                    scaled(runs, side, "crun", OPTIONS.real[1])
 
             client = ["/bin/virtio-blk-client", "--reads", str(OPTIONS.reads)]
 
