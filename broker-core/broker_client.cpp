@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <chrono>
 #include <ctime>
+#include <optional>
 
 #include "broker-core/packet.h"
 
@@ -33,19 +34,17 @@ bool means_gone(int errnum) {
 }
 
 Result<BrokerClient::Answer> receive(int socket, const std::function<bool()>& give_up,
-                                     std::chrono::milliseconds patience = std::chrono::milliseconds::max()) {
-    const auto begin = Clock::now();
-    const bool waits_for_ever = patience == std::chrono::milliseconds::max() && !give_up;
+                                     std::optional<Clock::time_point> deadline = {}) {
     while (true) {
         pollfd polled{socket, POLLIN, 0};
-        const int ready = ::poll(&polled, 1, waits_for_ever ? -1 : kAskEvery);
+        const int ready = ::poll(&polled, 1, give_up || deadline ? kAskEvery : -1);
         if (ready < 0 && errno != EINTR) {
             const int error = errno;
             return fail_errno(error, "poll");
         }
         if (give_up && give_up())
             return Failure(Error{"a signal asked to end before the broker answered", EINTR});
-        if (ready <= 0 && Clock::now() - begin >= patience)
+        if (ready <= 0 && deadline && Clock::now() >= *deadline)
             return Failure(Error{
                 "nobody answers; is the broker failing to start? (journalctl -u postern-broker)", ETIMEDOUT});
         if (ready <= 0) continue;
@@ -65,7 +64,7 @@ Result<BrokerClient::Answer> receive(int socket, const std::function<bool()>& gi
 Result<BrokerClient> BrokerClient::connect(const std::string& path, const std::function<bool()>& give_up,
                                            std::chrono::milliseconds patience) {
     POSTERN_ASSIGN(UniqueFd socket, connect_to(path));
-    POSTERN_ASSIGN(const Answer greeting, receive(socket.get(), give_up, patience));
+    POSTERN_ASSIGN(const Answer greeting, receive(socket.get(), give_up, Clock::now() + patience));
     if (greeting.reply.refusal) return fail("{}", greeting.reply.message);
     const auto nonce = greeting.reply.answer.find("nonce");
     if (nonce == greeting.reply.answer.end() || !nonce->is_string())

@@ -57,5 +57,23 @@ TEST_F(BrokerClientTest, ALateGreetingIsInTime) {
     EXPECT_TRUE(client) << client.error().message;
 }
 
+TEST_F(BrokerClientTest, AnAnswerMayTakeItsTime) {
+    std::thread late([this] {
+        const UniqueFd connection(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+        EXPECT_TRUE(send_packet(connection.get(), R"({"postern":1,"broker":"x","nonce":"n"})", {}));
+        EXPECT_TRUE(receive_packet(connection.get(), 4096, 1));
+        std::this_thread::sleep_for(std::chrono::milliseconds(400));
+        EXPECT_TRUE(send_packet(connection.get(), R"({"postern":1})", {}));
+    });
+    const auto goes_on = [] { return false; };
+    auto client = BrokerClient::connect(path(), goes_on);
+    ASSERT_TRUE(client) << client.error().message;
+    BrokerRequest request;
+    request.op = BrokerRequest::Op::Grants;
+    const auto answer = client->ask(request, goes_on);
+    late.join();
+    EXPECT_TRUE(answer) << answer.error().message;
+}
+
 }  // namespace
 }  // namespace postern
