@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""container_bench.py [--rounds N] [--reads N] [--real MS,MS]: what a slice adds to `crun run` and `podman run`, and to the loop inside.
+"""container_bench.py [--rounds N] [--reads N] [--crun-ms MS]: what a slice adds to `crun run` and `podman run`, and to the loop inside.
 
 A benchmark: it asserts nothing of the figures. All sides of a table are measured in alternation in one boot. In the lab, where all is
 emulated, only ratios say something. With --here it measures on this very machine, without a device: crun alone, and through postern-crun
-with a container that asks for no slice; its last line is the --real for the lab, by which the added time is scaled to that machine.
+with a container that asks for no slice; its last line is the --crun-ms for the lab, by which the added time is scaled to that machine:
+what a slice adds is work, as crun's is.
 
 Under emulation a `podman run` takes 1.5 to 3 s, nearly all of it podman's own, and varies by more than all of crun's work. So what it
-spends in the runtime (create, start, delete, and with them the hooks) is taken by itself: a slice adds nothing elsewhere."""
+spends in the runtime (create, start, delete, and with them the hooks) is taken by itself: a slice adds nothing elsewhere. What a run
+leaves to its cleanup in the background has ended before the next begins."""
 
 import argparse
 import json
@@ -23,9 +25,8 @@ import time
 sys.dont_write_bytecode = True
 ARGUMENTS = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ARGUMENTS.add_argument("--rounds", type=int, default=15)
-ARGUMENTS.add_argument("--reads", type=int, default=20000, help="in each loop")
-ARGUMENTS.add_argument("--real", type=lambda text: list(map(float, text.split(","))),
-                       help="crun run, and the runtime's part of podman run, on a real machine, in milliseconds: --here's last line")
+ARGUMENTS.add_argument("--reads", type=int, default=200000, help="in each loop")
+ARGUMENTS.add_argument("--crun-ms", type=float, help="a plain crun run on a real machine, in milliseconds: --here's last line")
 ARGUMENTS.add_argument("--here", metavar="BUILD", help="measure on this machine, without a device")
 OPTIONS = ARGUMENTS.parse_args()
 
@@ -101,10 +102,25 @@ exit $status
         return total
 
 
-def scaled(runs, side, first, real):
-    """What `side` adds to `first`, where that takes `real` ms."""
-    factor = runs[first] / real
-    print(f"    {first} takes {factor:.1f} times as long here as where it takes {real} ms; by that, {side} adds {(runs[side] - runs[first]) / factor:.1f} ms there")
+def scaled(runs, side, factor):
+    """What `side` adds to crun, the first, where that is `factor` times as fast."""
+    print(f"    {side}: {(runs[side] - runs['crun']) / factor:.1f} ms more where crun takes {OPTIONS.crun_ms} ms")
+
+
+def settle():
+    """Returns when nothing of the last run is left."""
+    def is_left():
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/stat") as file:
+                    name, state = file.read().split("(", 1)[1].rsplit(")", 1)
+                    if name in ("conmon", "podman", "crun") and state.split()[0] != "Z":
+                        return True
+            except OSError:
+                pass
+        return False
+    while is_left():
+        time.sleep(0.05)
 
 
 # crun wants cgroup v2 alone, or none; in a mount namespace of our own none is in its way.
@@ -138,6 +154,7 @@ def here(build):
             runtime, calls[name] = Runtime(folder, program), []
 
             def once():
+                settle()
                 took = timed([*ALONE, *podman, "--runtime", runtime.path, *PODMAN_RUN, "bench", "/bin/true"])[0]
                 calls[name].append(runtime.took())
                 return took
@@ -145,8 +162,8 @@ def here(build):
         run("crun", "crun")
         run("postern-crun, no slice", postern_crun)
         table("podman run of true(1), all of it", "ms", alternate(sides, OPTIONS.rounds))
-        in_calls = table("podman run of true(1), in the runtime", "ms", {name: figures[1:] for name, figures in calls.items()})["crun"]
-        print(f"\n--real {crun:.1f},{in_calls:.1f}")
+        table("podman run of true(1), in the runtime", "ms", {name: figures[1:] for name, figures in calls.items()})
+        print(f"\n--crun-ms {crun:.1f}")
     finally:
         subprocess.run(["umount", "-l", f"{folder}/store/vfs"], capture_output=True, check=False)
         shutil.rmtree(folder, ignore_errors=True)
@@ -170,8 +187,9 @@ def in_the_lab():
                 "crun": crun("crun", "config.json"), "postern-crun, no slice": crun(lab.CRUN, "config.json"),
                 "postern-crun, a slice": crun(lab.CRUN, "slice.json"),
                 "postern run, a slice": lambda: timed([lab.POSTERN, "run", "--quiet", "--device", lab.BLK, "--", "/bin/true"])[0]}, OPTIONS.rounds))
-            if OPTIONS.real:
-                scaled(runs, "postern-crun, a slice", "crun", OPTIONS.real[0])
+            factor = runs["crun"] / OPTIONS.crun_ms if OPTIONS.crun_ms else None
+            if factor:
+                scaled(runs, "postern-crun, a slice", factor)
 
             spec = "/etc/cdi/postern.json"
             os.makedirs("/etc/cdi", exist_ok=True)
@@ -188,6 +206,7 @@ def in_the_lab():
                 runtime, calls[name] = Runtime(folder, program), []
 
                 def once():
+                    settle()
                     took = podman(runtime.path, *flags)()[0]
                     calls[name].append(runtime.took())
                     return took
@@ -197,9 +216,9 @@ def in_the_lab():
                 counted("crun", "crun"), counted("postern-crun, a slice", lab.CRUN, *device), counted("crun, a slice by CDI", "crun", *device))),
                 OPTIONS.rounds))
             runs = table("podman run of true(1), in the runtime", "ms", {name: figures[1:] for name, figures in calls.items()})
-            if OPTIONS.real:
+            if factor:
                 for side in list(runs)[1:]:
-                    scaled(runs, side, "crun", OPTIONS.real[1])
+                    scaled(runs, side, factor)
 
             client = ["/bin/virtio-blk-client", "--reads", str(OPTIONS.reads)]
 
