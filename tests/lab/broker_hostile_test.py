@@ -542,7 +542,7 @@ class Floods(Hostile):
             pass
 
 
-class Slices(Hostile):
+class SliceLab(Hostile):
     """What one client had is nobody's afterwards, whomever it gave it to."""
 
     def with_files(self, names, uid=ALICE, request=None):
@@ -573,28 +573,6 @@ class Slices(Hostile):
         self.assertLess(not_zero, 64, "bytes are what the setup wrote")
         self.contents.add(content)
         self.assertEqual(len(self.contents), 1, "all find the same")
-
-    def test_memory_and_interrupts_that_were_passed_on(self):
-        self.contents = set()
-        child, at_first, kept = self.with_files(["dma.ring", "irq.vq"])
-        self.assertMemoryIsNew(at_first)
-        memory = mmap.mmap(kept["dma.ring"], 2 << 20)
-        os.set_blocking(kept["irq.vq"], False)
-        self.assertEqual(memory[:6], b"SECRET")
-        child.kill()
-        self.free_again()
-        with contextlib.suppress(BlockingIOError):
-            os.read(kept["irq.vq"], 8)
-        for client in (BOB, ALICE):
-            child, at_first, _ = self.with_files([], uid=client)
-            self.assertMemoryIsNew(at_first)
-            child.kill()
-            result = self.run_client(CLIENT, "--reads", 2000, "--wait", "irq", who=as_user(client), flags=["--slice", "0", "--wait"])
-            self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertEqual(memory[:], b"SECRET42" * (len(memory) // 8), "nothing of the next clients is seen in it")
-        with self.assertRaises(BlockingIOError):  # no interrupt of theirs
-            os.read(kept["irq.vq"], 8)
-        self.assertUnharmed()
 
     def with_a_guarded_file(self):
         """The broker's device under a profile whose guarded file anybody may receive; a colluder's copy of it."""
@@ -628,30 +606,29 @@ class Slices(Hostile):
         self.assertEqual(given.returncode, 0, given.stderr)
         self.free_again()
 
-    if os.environ.get("POSTERN_BACKEND") == "cdev":
-        def test_a_file_that_is_the_brokers_is_for_nobody_else(self):
-            """Where it cannot be opened twice, "anyone" would have the broker's own."""
-            self.stop_broker()
-            self.start_broker([{"profile": self.write_profile(), "allow": [{"everyone": True}]}], keeper="none")
-            refused = self.run_client("/bin/true", who=as_user(BOB), profile=f"{self.folder}/anyone.json")
-            self.assertEqual(refused.returncode, 125, refused.stderr)
-            self.assertIn('"anyone"', refused.stderr.strip().splitlines()[-1])
-            self.stop_broker()
-            self.start_broker([{"allow": [{"everyone": True}]}], keeper="none")
-            self.assertEqual(self.run_client(CLIENT, "--reads", 500, who=as_user(BOB)).returncode, 0, "the control")
-    else:
-        def test_a_guarded_file_that_is_kept_keeps_the_slice(self):
-            child, kept, profile = self.with_a_guarded_file()
-            self.assertHeldUntil(lambda: os.close(kept["device"]), child, profile)
 
-        def test_a_mapping_that_is_kept_keeps_the_slice(self):
-            child, kept, profile = self.with_a_guarded_file()
-            manifest = json.loads(os.pread(kept["manifest"], 1 << 16, 0))
-            window = manifest["windows"][0]
-            mapped = mmap.mmap(kept["device"], window["length"], mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE,
-                               offset=(4 << 40) + window["offset"])
-            os.close(kept["device"])
-            self.assertHeldUntil(mapped.close, child, profile)
+class Slices(SliceLab):
+    def test_memory_and_interrupts_that_were_passed_on(self):
+        self.contents = set()
+        child, at_first, kept = self.with_files(["dma.ring", "irq.vq"])
+        self.assertMemoryIsNew(at_first)
+        memory = mmap.mmap(kept["dma.ring"], 2 << 20)
+        os.set_blocking(kept["irq.vq"], False)
+        self.assertEqual(memory[:6], b"SECRET")
+        child.kill()
+        self.free_again()
+        with contextlib.suppress(BlockingIOError):
+            os.read(kept["irq.vq"], 8)
+        for client in (BOB, ALICE):
+            child, at_first, _ = self.with_files([], uid=client)
+            self.assertMemoryIsNew(at_first)
+            child.kill()
+            result = self.run_client(CLIENT, "--reads", 2000, "--wait", "irq", who=as_user(client), flags=["--slice", "0", "--wait"])
+            self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(memory[:], b"SECRET42" * (len(memory) // 8), "nothing of the next clients is seen in it")
+        with self.assertRaises(BlockingIOError):  # no interrupt of theirs
+            os.read(kept["irq.vq"], 8)
+        self.assertUnharmed()
 
     def test_killed_in_the_middle_of_its_reads(self):
         for attempt in range(50):
@@ -670,6 +647,34 @@ class Slices(Hostile):
             self.assertEqual(result.returncode, 0, f"{attempt}: {result.stderr}")
         self.free_again()
         self.assertUnharmed()
+
+
+if os.environ.get("POSTERN_BACKEND") == "cdev":
+    class SlicesOfOneFile(SliceLab):
+        def test_a_file_that_is_the_brokers_is_for_nobody_else(self):
+            """Where it cannot be opened twice, "anyone" would have the broker's own."""
+            self.stop_broker()
+            self.start_broker([{"profile": self.write_profile(), "allow": [{"everyone": True}]}], keeper="none")
+            refused = self.run_client("/bin/true", who=as_user(BOB), profile=f"{self.folder}/anyone.json")
+            self.assertEqual(refused.returncode, 125, refused.stderr)
+            self.assertIn('"anyone"', refused.stderr.strip().splitlines()[-1])
+            self.stop_broker()
+            self.start_broker([{"allow": [{"everyone": True}]}], keeper="none")
+            self.assertEqual(self.run_client(CLIENT, "--reads", 500, who=as_user(BOB)).returncode, 0, "the control")
+else:
+    class SlicesOfTheirOwnFile(SliceLab):
+        def test_a_guarded_file_that_is_kept_keeps_the_slice(self):
+            child, kept, profile = self.with_a_guarded_file()
+            self.assertHeldUntil(lambda: os.close(kept["device"]), child, profile)
+
+        def test_a_mapping_that_is_kept_keeps_the_slice(self):
+            child, kept, profile = self.with_a_guarded_file()
+            manifest = json.loads(os.pread(kept["manifest"], 1 << 16, 0))
+            window = manifest["windows"][0]
+            mapped = mmap.mmap(kept["device"], window["length"], mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE,
+                               offset=(4 << 40) + window["offset"])
+            os.close(kept["device"])
+            self.assertHeldUntil(mapped.close, child, profile)
 
 
 class Cgroups(Hostile):

@@ -3,9 +3,9 @@
 """container_bench.py [--rounds N] [--reads N] [--crun-ms MS]: what a slice adds to `crun run` and `podman run`, and to the loop inside.
 
 A benchmark: it asserts nothing of the figures. All sides of a table are measured in alternation in one boot. In the lab, where all is
-emulated, only ratios say something. With --here it measures on this very machine, without a device: crun alone, and through postern-crun
-with a container that asks for no slice; its last line is the --crun-ms for the lab, by which the added time is scaled to that machine:
-what a slice adds is work, as crun's is.
+emulated, only ratios say something; least noisy are instructions (lab/run --icount --cpus 1). With --here it measures on this very
+machine, without a device: crun alone, and through postern-crun with a container that asks for no slice; its last line is the
+--crun-ms for the lab, by which the added time is scaled to that machine: what a slice adds is work, as crun's is.
 
 Under emulation a `podman run` takes 1.5 to 3 s, nearly all of it podman's own, and varies by more than all of crun's work. So what it
 spends in the runtime (create, start, delete, and with them the hooks) is taken by itself: a slice adds nothing elsewhere. What a run
