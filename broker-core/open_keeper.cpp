@@ -19,10 +19,12 @@ Result<ServicePlace> open_service_place(const std::string& kind, const std::stri
     POSTERN_ASSIGN(*manager, ServiceManager::from_environment());
     POSTERN_ASSIGN(std::vector<NamedFd> passed, take_passed_fds());
     ServicePlace place;
-    // What a broker on demand has left there is the next one's, also if that is systemd's; until it is all
-    // given back.
-    const bool has_holder = passed.size() <= 1 && connect_to(folder + "/holder.sock").has_value();
-    if (kind == "systemd" || (kind == "auto" && *manager && has_store && !has_holder)) {
+    bool by_systemd = kind == "systemd";
+    // What a broker on demand has left with a holder is the next one's, also if systemd starts that; until it
+    // is all given back.
+    if (kind == "auto" && *manager && has_store)
+        by_systemd = passed.size() > 1 || !connect_to(folder + "/holder.sock");
+    if (by_systemd) {
         if (!*manager) return fail("keeper systemd: systemd has not started this process ($NOTIFY_SOCKET)");
         POSTERN_ASSIGN(auto keeper, SystemdKeeper::from_environment(std::move(**manager), passed));
         place.notify = [told = &keeper->manager()](std::string_view text) { return told->notify(text); };

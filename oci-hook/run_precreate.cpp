@@ -25,15 +25,18 @@ Status write_all(std::string_view text) {
     return {};
 }
 
-Status edit(const HookPlace& place) {
+/// `status`: of what kind an error is.
+Status edit(const HookPlace& place, HookStatus& status) {
     POSTERN_ASSIGN(const std::string config, read_to_end(STDIN_FILENO, kMaxContainerJson));
-    POSTERN_ASSIGN(const std::string edited,
-                   precreate(config, place, [&](const SliceRequest& request) -> Status {
-                       if (request.by != Asked::ByImagePerhaps) return {};
-                       POSTERN_ASSIGN(const std::vector<NamedSlice> slices, configured_slices(place.config));
-                       POSTERN_ASSIGN(const NamedSlice slice, find_slice(slices, request.name));
-                       return check_who_asks(request, slice);
-                   }));
+    const auto check = [&](const SliceRequest& request) -> Status {
+        if (request.by != Asked::ByImagePerhaps) return {};
+        status = HookStatus::NoSuchSlice;
+        POSTERN_ASSIGN(const std::vector<NamedSlice> slices, configured_slices(place.config));
+        POSTERN_ASSIGN(const NamedSlice slice, find_slice(slices, request.name));
+        status = HookStatus::Denied;
+        return check_who_asks(request, slice);
+    };
+    POSTERN_ASSIGN(const std::string edited, precreate(config, place, check));
     return write_all(edited);
 }
 
@@ -45,8 +48,9 @@ int run_precreate(const std::vector<std::string>& words) {
     HookPlace place = own_hook_place();
     place.broker = options->broker;
     place.config = options->config;
-    auto edited = edit(place);
-    if (!edited) return report_hook_error({HookStatus::BadState, std::move(edited.error())});
+    HookStatus status = HookStatus::BadState;
+    auto edited = edit(place, status);
+    if (!edited) return report_hook_error({status, std::move(edited.error())});
     return 0;
 }
 

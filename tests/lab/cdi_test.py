@@ -234,6 +234,11 @@ class Delivered(Cdi):
         self.assertReads(sh(*line, "--annotation", "dev.postern.slice=disk.2", IMAGE, SHIM, *READS))
         # The control: without the annotation it gets nothing.
         self.assertNotEqual(sh(*line, IMAGE, "/bin/ls", "/run/postern").returncode, 0)
+        # podman 4.3 may have the annotation from the image.
+        self.write_config([{"name": "disk", "trust_annotations": False}])
+        refused = sh(*line, "--annotation", "dev.postern.slice=disk.2", IMAGE, SHIM, *READS)
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("may be the image's", refused.stderr + hook_log())
         shutil.rmtree(folder)
         self.assertFree()
 

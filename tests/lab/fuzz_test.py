@@ -5,6 +5,7 @@
 Afterwards the device is as it was before, the guard is still there and has refused a lot; the control does the same to a plain fd,
 and the device is not as it was."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -49,8 +50,9 @@ def denied():
             for each in value:
                 yield from counts(each)
     total = 0
-    for folder in sorted(os.listdir(PINNED)):
-        shown = subprocess.run(["bpftool", "-j", "map", "dump", "pinned", f"{PINNED}/{folder}/map_files"], capture_output=True, text=True, timeout=60)
+    # Of a file that cannot be opened twice each sandbox has a policy of its own.
+    for folder, map_ in itertools.product(sorted(os.listdir(PINNED)), ("map_files", "map_shares")):
+        shown = subprocess.run(["bpftool", "-j", "map", "dump", "pinned", f"{PINNED}/{folder}/{map_}"], capture_output=True, text=True, timeout=60)
         entries = json.loads(shown.stdout)
         total += sum(counts([entry["formatted"] for entry in entries]))
     return total
