@@ -3,6 +3,13 @@
 
 namespace postern {
 
+Result<bool> quit_if_empty(Keeper& keeper) {
+    POSTERN_ASSIGN(const std::vector<KeptEntry> entries, keeper.take_all());
+    if (!entries.empty()) return false;
+    POSTERN_TRY(keeper.quit());
+    return true;
+}
+
 Status check_kept(std::string_view name, std::string_view text, size_t fds) {
     constexpr std::string_view kLetters =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:/-";

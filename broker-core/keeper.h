@@ -49,6 +49,9 @@ class Keeper {
     [[nodiscard]] virtual const char* kind() const = 0;
 };
 
+/// Ends whoever keeps nothing. True if that was so.
+[[nodiscard]] Result<bool> quit_if_empty(Keeper& keeper);
+
 /// Whether these can be an entry: a name of 1 to 120 of [A-Za-z0-9._:/-], a text of at most 64 KiB, at most
 /// 200 fds.
 [[nodiscard]] Status check_kept(std::string_view name, std::string_view text, size_t fds);

@@ -2,11 +2,13 @@
 #include "broker-core/packet.h"
 
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -163,15 +165,22 @@ Result<UniqueFd> listen_at(const std::string& path, mode_t mode) {
     return socket;
 }
 
-Result<UniqueFd> connect_to(const std::string& path) {
+Result<UniqueFd> connect_to(const std::string& path, std::chrono::seconds patience) {
     POSTERN_ASSIGN(const sockaddr_un address, address_of(path));
     POSTERN_ASSIGN(UniqueFd socket, packet_socket());
+    const auto wait_to_send = [&socket](std::chrono::seconds most) {
+        const timeval limit{most.count(), 0};
+        return ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) == 0;
+    };
+    if (!wait_to_send(patience)) return fail_errno(errno, "socket {}: SO_SNDTIMEO", path);
     // Interrupted, a connect to AF_UNIX has not begun.
     while (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
         const int error = errno;
         if (error == EINTR) continue;
+        if (error == EAGAIN) return fail_errno(ETIMEDOUT, "socket {}: nobody lets callers in", path);
         return fail_errno(error, "socket {}: connect", path);
     }
+    if (!wait_to_send({})) return fail_errno(errno, "socket {}: SO_SNDTIMEO", path);
     return socket;
 }
 

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstddef>
 #include <optional>
 #include <span>
@@ -43,8 +44,9 @@ struct Packet {
 /// 107 bytes (unix(7)). Error: errnum EADDRINUSE where something is at `path`, be it a dead socket.
 [[nodiscard]] Result<UniqueFd> listen_at(const std::string& path, mode_t mode);
 
-/// A connection to the socket at `path`; waits while more callers queue there than listen(2) let them.
-/// Error: errnum ENOENT: no such file; ECONNREFUSED: nobody listens.
-[[nodiscard]] Result<UniqueFd> connect_to(const std::string& path);
+/// A connection to the socket at `path`; waits while more callers queue there than listen(2) let them, for
+/// `patience` at most. Error: errnum ENOENT: no such file; ECONNREFUSED: nobody listens; ETIMEDOUT.
+[[nodiscard]] Result<UniqueFd> connect_to(const std::string& path,
+                                          std::chrono::seconds patience = std::chrono::seconds{100});
 
 }  // namespace postern

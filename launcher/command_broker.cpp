@@ -22,6 +22,7 @@
 #include "broker-core/open_keeper.h"
 #include "broker-core/packet.h"
 #include "broker-core/profile_reader.h"
+#include "broker-core/scope_guard.h"
 #include "launcher/commands.h"
 
 namespace postern {
@@ -114,10 +115,10 @@ Result<UniqueFd> listen(Keeper& keeper, const std::string& path, bool keep) {
     return listener;
 }
 
-/// What is kept goes on in the program that is installed now. Only systemd can give its files back, to one
-/// that it has started itself.
-int begin_anew(const BrokerOptions& options, const Keeper& keeper) {
-    if (!keeper.survives_exec()) return 0;
+/// What is kept goes on in the program that is installed now. Only systemd can give its files back, and its
+/// socket, to one that it has started itself.
+int begin_anew(const BrokerOptions& options, const Keeper& keeper, bool listens_itself) {
+    if (!keeper.survives_exec() || !listens_itself) return 0;
     const std::string program = program_prefix() + "/bin/postern";
     ::execl(program.c_str(), "postern", "broker", "--config", options.config.c_str(), "--socket",
             options.socket.c_str(), "--keeper", options.keeper.c_str(),
@@ -217,13 +218,17 @@ int serve(const BrokerOptions& options) {
     auto place = open_service_place(options.keeper, folder);
     if (!place) return report(place.error(), kLaunchFailed);
     Keeper& keeper = *place->keeper;
-    if (!place->listener) {
+    const bool listens_itself = !place->listener;
+    // A holder would wait for the next broker, and be taken for what the last one has left.
+    ScopeGuard leaves_nothing([&keeper] { (void)quit_if_empty(keeper); });
+    if (listens_itself) {
         auto made = listen(keeper, options.socket, !options.on_demand);
         if (!made) return report(made.error(), kLaunchFailed);
         place->listener = std::move(*made);
     }
     auto broker = Broker::create(std::move(*config), keeper, log);
     if (!broker) return report(broker.error(), kLaunchFailed);
+    leaves_nothing.dismiss();
     BrokerServer::Limits limits;
     limits.until_idle = options.on_demand;
     auto server = BrokerServer::create(*broker, std::move(place->listener), limits);
@@ -238,7 +243,7 @@ int serve(const BrokerOptions& options) {
     if (!end) return report(end.error(), kLaunchFailed);
     if (*end == BrokerServer::End::Restart) {
         broker->leave();
-        return begin_anew(options, keeper);
+        return begin_anew(options, keeper, listens_itself);
     }
     if (broker->has_grants()) {
         log("ends; its grants go on, and are kept");

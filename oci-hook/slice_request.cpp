@@ -54,10 +54,10 @@ Status add(std::optional<SliceRequest>& found, SliceRequest more) {
     return {};
 }
 
-/// podman that is 4.5.1 or younger says the version 1.1.0, or more, of the runtime specification. Of its own
-/// name it makes sure itself.
+/// podman that is 4.5.1 or younger says the version 1.1.0, or more, of the runtime specification. Its mark is
+/// put in where there is none: an image can have it say something else, and cannot take it away.
 bool may_have_the_images_annotations(const Json& config, const Json& annotations) {
-    if (annotations.value("io.container.manager", Json()) != "libpod") return false;
+    if (!annotations.contains("io.container.manager")) return false;
     const Json version = config.value("ociVersion", Json());
     if (!version.is_string()) return true;
     const auto& text = version.get_ref<const std::string&>();

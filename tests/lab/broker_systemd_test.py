@@ -161,11 +161,24 @@ class Units(unittest.TestCase):
         self.assertEqual(other.returncode, 0, other.stderr)
         os.kill(int(show("MainPID")), signal.SIGKILL)
         self.assertTrue(self.live(1), grants())
+        self.assertEqual(run("systemctl", "reload", SERVICE).returncode, 0)
+        self.assertTrue(self.live(1), grants())
+        self.assertEqual(show("Result"), "success")
         self.assertEqual(run("crun", "kill", "disk-two", "KILL").returncode, 0)
         self.assertTrue(wait_until(lambda: grants() == []), grants())
         # Nothing is kept any more: the next one is as if there had been no other.
         self.assertEqual(run("systemctl", "restart", SERVICE).returncode, 0)
         self.assertTrue(wait_until(lambda: grants() == []))
+        self.assertFalse(os.path.exists("/run/postern-broker/holder.sock"))
+
+    def test_one_by_hand_leaves_nothing_in_the_way(self):
+        """It is refused where systemd has the socket, and systemd's own keeps with systemd."""
+        by_hand = run(POSTERN, "broker")
+        self.assertNotEqual(by_hand.returncode, 0)
+        self.assertIn("is running already", by_hand.stderr)
+        result = run(POSTERN, "run", "--device", BLK, "--", CLIENT, "--reads", 500, user=ALICE)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertEqual(show("ActiveState"), "active")
         self.assertFalse(os.path.exists("/run/postern-broker/holder.sock"))
 
     def test_a_container(self):

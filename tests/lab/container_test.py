@@ -175,6 +175,11 @@ class Images(CrunLab):
         self.write_config([{"name": "disk", "trust_annotations": False}])
         refused = self.run_in(*PROBED, slice=None, image="asks")
         self.assertRefused(refused, "slice disk.1", "may be the image's", "--device postern.dev/slice=disk.1")
+        # Nor one that says to be of no podman's making.
+        built = self.podman("build", "--annotation", "dev.postern.slice=disk.1", "--annotation", "io.container.manager=other", "-t", "hides",
+                            self.folder)
+        self.assertEqual(built.returncode, 0, built.stderr)
+        self.assertRefused(self.run_in(*PROBED, slice=None, image="hides"), "may be the image's")
         # Nor does it matter beside what the operator says.
         device = ["--device", "postern.dev/slice=disk"]
         self.assertGranted(self.run_in(*PROBED, slice=None, flags=device, image="asks"))

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "broker-core/packet.h"
 
@@ -44,6 +45,17 @@ TEST_F(BrokerClientTest, WhereNobodyAnswersThatIsSaid) {
     EXPECT_EQ(client.error().errnum, ETIMEDOUT);
     EXPECT_THAT(client.error().message, HasSubstr("journalctl -u postern-broker"));
     EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(300));
+}
+
+TEST_F(BrokerClientTest, WhereNobodyLetsCallersInThatIsSaid) {
+    ASSERT_EQ(::listen(listener_.get(), 0), 0);
+    std::vector<UniqueFd> queue;
+    Result<UniqueFd> next = connect_to(path(), std::chrono::seconds(1));
+    for (; next && queue.size() < 10; next = connect_to(path(), std::chrono::seconds(1)))
+        queue.push_back(std::move(*next));
+    EXPECT_FALSE(queue.empty()) << "the control";
+    ASSERT_FALSE(next);
+    EXPECT_EQ(next.error().errnum, ETIMEDOUT);
 }
 
 TEST_F(BrokerClientTest, ALateGreetingIsInTime) {

@@ -58,6 +58,8 @@ TEST(SliceRequest, AnAnnotationMayBeAnImages) {
     }
     config.erase("ociVersion");
     EXPECT_EQ(by(), Asked::ByImagePerhaps);
+    config["annotations"]["io.container.manager"] = "an image's word";
+    EXPECT_EQ(by(), Asked::ByImagePerhaps);
     for (const char* young : {"1.1.0", "1.2.0"}) {
         config["ociVersion"] = young;
         EXPECT_EQ(by(), Asked::ByAnnotation) << young;
