@@ -50,7 +50,9 @@ Result<ServicePlace> open_service_place(const std::string& kind, const std::stri
         place.notify = [told = &keeper->manager()](std::string_view text) { return told->notify(text); };
         place.keeper = std::move(keeper);
     } else {
-        if (!place.keeper) POSTERN_ASSIGN(place.keeper, own_keeper(kind, folder));
+        if (!place.keeper) {
+            POSTERN_ASSIGN(place.keeper, own_keeper(kind, folder));
+        }
         place.notify = [manager](std::string_view text) {
             return *manager ? (*manager)->notify(text) : Status();
         };

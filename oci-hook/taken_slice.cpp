@@ -54,7 +54,7 @@ tl::expected<BrokeredGrant, BrokerDenial> take_slice(const std::string& broker, 
         const auto use = ask_use(broker, slice);
         if (!use || !use->ending || Clock::now() > deadline) {
             if (use && !use->holders.empty())
-                grant.error().error = {fmt::format("{} has no free one: {}", slice.bdf, use->holders), EBUSY};
+                grant.error().error = {fmt::format("{}: in use: {}", slice.bdf, use->holders), EBUSY};
             return grant;
         }
         std::this_thread::sleep_for(kBetweenTries);

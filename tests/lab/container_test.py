@@ -381,7 +381,7 @@ class Refusals(CrunLab):
         begun = time.monotonic()
         result = self.run_in(*PROBED)
         self.assertNotEqual(result.returncode, 0)
-        self.assertIn(f"slice disk.1: {BLK} has no free one: slice 1: pid {pid}", result.stderr)
+        self.assertIn(f"slice disk.1: {BLK}: in use: slice 1: pid {pid}", result.stderr)
         self.assertLess(time.monotonic() - begun, PATIENCE)
         self.assertGranted(self.run_in(*PROBED, slice="disk.2"))
         self.assertEqual(self.inspect("has-it", "{{.State.Running}}"), "true")
