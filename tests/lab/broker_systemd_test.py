@@ -237,7 +237,9 @@ if __name__ == "__main__":
         shutil.copy(f"{REPOSITORY}/packaging/systemd/{unit}", "/run/systemd/system/")
     os.makedirs("/etc/postern/devices.d", mode=0o755, exist_ok=True)
     with open("/etc/postern/devices.d/disk.json", "w") as file:
-        json.dump({"postern": 1, "device": BLK, "profile": "virtio-blk-queue", "bind": True, "allow": [{"users": [ALICE]}]}, file)
+        # As configured, too: a broker on demand has nobody's environment.
+        backend = {"backend": os.environ["POSTERN_BACKEND"]} if "POSTERN_BACKEND" in os.environ else {}
+        json.dump({"postern": 1, "device": BLK, "profile": "virtio-blk-queue", "bind": True, "allow": [{"users": [ALICE]}], **backend}, file)
     subprocess.run(["chmod", "-R", "go-w", "/etc/postern"], check=True)
     subprocess.run(["systemctl", "daemon-reload"], check=True)
     subprocess.run(["systemctl", "start", "postern-broker.socket"], check=True)
