@@ -242,6 +242,16 @@ class Delivered(Cdi):
         shutil.rmtree(folder)
         self.assertFree()
 
+    def test_nobody_inside_changes_the_shim(self):
+        """It is the machine's own file, and the next container's first program."""
+        tries = ("echo x >/tmp/control", "echo x >/run/postern/shim", "exec 9</run/postern/shim; echo x >/proc/self/fd/9",
+                 "/bin/busybox mount -o remount,rw,bind /run/postern /run/postern", "/bin/busybox rm -f /run/postern/shim",
+                 "/bin/busybox umount /run/postern")
+        script = "; ".join(f"({each}) 2>/dev/null && echo done {number}" for number, each in enumerate(tries))
+        result = self.run_with("/bin/sh", "-c", f"{script}; true")
+        self.assertEqual((result.returncode, result.stdout), (0, "done 0\n"), result.stderr)
+        self.assertReads(self.run_with(SHIM, *READS))
+
     def test_plain_runtimes(self):
         """crun and runc by hand, on a bundle that precreate has edited."""
         for runtime in RUNTIMES:
