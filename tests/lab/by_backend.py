@@ -3,10 +3,11 @@
 """by_backend.py BACKEND TEST.py [ARGUMENT…]: runs a test of the lab on one of the backends (docs/backends.md), and fails if postern's
 programs got a device in another way, or none.
 
-By the kernel's own account: probes where it gives a device to an owner, so that a variable that got lost on its way through systemd,
+By the kernel's own account: probes where it has given a device to an owner, so that a variable that got lost on its way through systemd,
 podman or a hook is not taken for a test of that backend."""
 
 import contextlib
+import errno
 import os
 import re
 import subprocess
@@ -31,19 +32,22 @@ def write(path, text, flags=0):
 def watched():
     """Yields a function that says in which ways owners have got devices."""
     os.mkdir(f"{TRACING}/instances/{OURS}")
-    with open("/proc/kallsyms") as file:
-        known = {line.split()[2] for line in file}
     for kind, function in GIVEN.items():
-        if function not in known:  # Debian's kernels have no iommufd
+        # As it returns, and if it gave: whoever asks for a device that another has is refused by any backend.
+        try:
+            write("kprobe_events", f"r:{OURS}/{kind} {function} status=$retval:s32 comm=$comm\n", os.O_APPEND)
+        except OSError as error:  # no such function: Debian's kernels have no iommufd
+            if error.errno not in (errno.ENOENT, errno.EINVAL):
+                raise
             continue
-        write("kprobe_events", f"p:{OURS}/{kind} {function} comm=$comm\n", os.O_APPEND)
+        write(f"instances/{OURS}/events/{OURS}/{kind}/filter", "status == 0")
         write(f"instances/{OURS}/events/{OURS}/{kind}/enable", "1")
 
     def given():
         """Owner → kinds. Of each for itself: by the cdev, an iommufd is given as well."""
         with open(f"{TRACING}/instances/{OURS}/trace") as file:
-            # "         postern-402     [001] .....    12.345678: cdev: (vfio_df_ioctl_bind_iommufd+0x0/0x2d0) comm="postern""
-            found = re.findall(r'-(\d+)\s+\[\d+\].*?: (\w+): \(.*?\) comm="(.*)"', file.read())
+            # postern-402 [001] ..... 12.345678: cdev: (vfio_device_fops_unl_ioctl+0x…/0x… <- vfio_df_ioctl_bind_iommufd) status=0 comm="postern"
+            found = re.findall(r'-(\d+)\s+\[\d+\].*?: (\w+): \(.*?\) status=0 comm="(.*)"', file.read())
         ways = {}
         for pid, kind, comm in found:
             if OWNERS.fullmatch(comm):
