@@ -56,6 +56,14 @@ Result<std::string> parse_bdf(std::string_view text) {
                 text);
 }
 
+std::optional<int> iommu_group_of(const std::string& bdf) {
+    const std::string group = link_name(kDevices + bdf + "/iommu_group");
+    int number = -1;
+    std::from_chars(group.data(), group.data() + group.size(), number);
+    if (number < 0) return std::nullopt;
+    return number;
+}
+
 Result<PciDevice> read_pci_device(const std::string& bdf) {
     const std::string folder = kDevices + bdf + "/";
     std::error_code code;
@@ -71,11 +79,7 @@ Result<PciDevice> read_pci_device(const std::string& bdf) {
     device.id.subsystem_device = static_cast<uint16_t>(read_hex(folder + "subsystem_device"));
     device.class_code = static_cast<uint32_t>(read_hex(folder + "class"));
     device.driver = link_name(folder + "driver");
-    if (const std::string group = link_name(folder + "iommu_group"); !group.empty()) {
-        int number = -1;
-        std::from_chars(group.data(), group.data() + group.size(), number);
-        if (number >= 0) device.iommu_group = number;
-    }
+    device.iommu_group = iommu_group_of(bdf);
     for (const auto& entry : std::filesystem::directory_iterator(folder + "vfio-dev", code))
         device.cdev = entry.path().filename().string();
     if (const auto text = read_file(folder + "resource", 1 << 16)) {

@@ -40,6 +40,9 @@ struct PciDevice {
 [[nodiscard]] Result<PciDevice> read_pci_device(const std::string& bdf);
 /// All of the machine, by address.
 [[nodiscard]] Result<std::vector<PciDevice>> list_pci_devices();
+/// Of the link in sysfs alone: the device itself, which may be in use or asleep, is not read. Nothing where
+/// there is no such device, or none of an IOMMU.
+[[nodiscard]] std::optional<int> iommu_group_of(const std::string& bdf);
 [[nodiscard]] std::vector<std::string> iommu_group_members(int group);
 
 /// The forecast of what VFIO will show: BARs that are memory and at least a page map whole.

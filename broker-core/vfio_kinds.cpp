@@ -41,9 +41,9 @@ Status learn_group(Guard& guard, const std::string& path) {
 
 Status learn_vfio_kinds(Guard& guard, const std::string& bdf) {
     for (const char* path : {"/dev/vfio/vfio", "/dev/iommu"}) POSTERN_TRY(learn_node(guard, path));
-    POSTERN_ASSIGN(const PciDevice device, read_pci_device(bdf));
-    if (!device.iommu_group) return {};
-    return learn_group(guard, fmt::format("/dev/vfio/{}", *device.iommu_group));
+    const std::optional<int> group = iommu_group_of(bdf);
+    if (!group) return {};
+    return learn_group(guard, fmt::format("/dev/vfio/{}", *group));
 }
 
 }  // namespace postern
