@@ -267,6 +267,8 @@ Result<std::vector<KeptEntry>> HolderKeeper::take_all() {
 
 Status HolderKeeper::quit() {
     auto done = ask_for_done(std::string(1, kHolderQuit));
+    // It closes this behind all else.
+    if (done) (void)receive_packet(connection_.get(), kHolderPacket, 0);
     connection_.reset();
     if (!done) return propagate(std::move(done), fmt::format("holder at {}: cannot end it", path_));
     return {};

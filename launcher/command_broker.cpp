@@ -6,9 +6,12 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
+#include <utility>
 
 #include "broker-core/broker.h"
 #include "broker-core/broker_client.h"
@@ -132,7 +135,8 @@ int begin_anew(const BrokerOptions& options, const Keeper& keeper, bool listens_
 /// matter of how long they live alone.
 class OwnCgroup {
   public:
-    OwnCgroup() {
+    /// `keeper`: the socket that one has as long as it is to stay.
+    explicit OwnCgroup(std::string keeper) : keeper_(std::move(keeper)) {
         const auto top = own_cgroup(read_cgroup_file("/proc/self/mountinfo"), "0::/\n");
         if (!top) return;
         root_ = top->folder;
@@ -142,14 +146,19 @@ class OwnCgroup {
     }
     OwnCgroup(const OwnCgroup&) = delete;
     OwnCgroup& operator=(const OwnCgroup&) = delete;
-    /// It stays if a keeper is in it.
+    /// It stays if a keeper does. One that was told to quit leaves it a moment after all else.
     ~OwnCgroup() {
         if (folder_.empty()) return;
         (void)write_cgroup_file(root_ + "/cgroup.procs", "0");
-        (void)::rmdir(folder_.c_str());
+        for (int attempt = 0; attempt < 100; ++attempt) {
+            if (::rmdir(folder_.c_str()) == 0 || errno != EBUSY) return;
+            if (::access(keeper_.c_str(), F_OK) == 0) return;
+            std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        }
     }
 
   private:
+    std::string keeper_;
     std::string root_;
     std::string folder_;
 };
@@ -214,7 +223,7 @@ int serve(const BrokerOptions& options) {
     const auto lock = lock_folder(folder);
     if (!lock) return report(lock.error(), kLaunchFailed);
     std::optional<OwnCgroup> cgroup;
-    if (options.on_demand) cgroup.emplace();
+    if (options.on_demand) cgroup.emplace(folder + "/holder.sock");
     auto place = open_service_place(options.keeper, folder);
     if (!place) return report(place.error(), kLaunchFailed);
     Keeper& keeper = *place->keeper;

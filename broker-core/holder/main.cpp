@@ -125,7 +125,7 @@ class Holder {
 
     UniqueFd listener_;
     std::string path_;
-    UniqueFd broker_;
+    UniqueFd broker_;  ///< closed behind the entries: to the broker, its end is that of all of them
     HeldEntries entries_;
     bool quit_ = false;
 };

@@ -2,8 +2,10 @@
 #include "broker-core/holder_keeper.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -313,6 +315,24 @@ TEST_F(HolderTest, QuitEndsItAndWhatItKept) {
     const auto next = connect();
     ASSERT_TRUE(next);
     EXPECT_TRUE(next->take_all().value().empty());
+}
+
+/// A device that a broker gives up is somebody else's as soon as the broker says so.
+TEST_F(HolderTest, WhatItKeptIsClosedWhenQuitReturns) {
+    constexpr int kFiles = 64;
+    const auto keeper = connect();
+    ASSERT_TRUE(keeper);
+    std::array<int, 2> ends{};
+    ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+    const UniqueFd reader(ends[0]);
+    for (int i = 0; i < kFiles; ++i)
+        ASSERT_TRUE(keeper->put(fmt::format("{:02}", i), "", std::array{ends[1]}));
+    ::close(ends[1]);
+    pollfd state{reader.get(), POLLIN, 0};
+    ASSERT_EQ(::poll(&state, 1, 0), 0) << "the control";
+    ASSERT_TRUE(keeper->quit());
+    EXPECT_EQ(::poll(&state, 1, 0), 1);
+    EXPECT_EQ(state.revents, POLLHUP);
 }
 
 TEST_F(HolderTest, ItsDeathIsAnErrorAndItsSocketIsReplaced) {
