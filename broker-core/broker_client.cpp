@@ -9,6 +9,7 @@
 #include <chrono>
 #include <ctime>
 #include <optional>
+#include <thread>
 
 #include "broker-core/packet.h"
 
@@ -19,6 +20,10 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kMaxFds = 250;
 constexpr int kAskEvery = 100;  ///< milliseconds
+/// Of one user's callers only so many are let in at once (BrokerServer::Limits); many containers may be
+/// started at the same moment, and most callers are gone in another.
+constexpr std::chrono::seconds kPatienceInCrowds{10};
+constexpr std::chrono::milliseconds kBetweenCalls{50};
 /// Without any broker: its restart takes a second or so, more where a machine is loaded.
 constexpr std::chrono::seconds kPatienceToConnect{60};
 /// With brokers that go away whenever they are asked.
@@ -63,13 +68,20 @@ Result<BrokerClient::Answer> receive(int socket, const std::function<bool()>& gi
 
 Result<BrokerClient> BrokerClient::connect(const std::string& path, const std::function<bool()>& give_up,
                                            std::chrono::milliseconds patience) {
-    POSTERN_ASSIGN(UniqueFd socket, connect_to(path));
-    POSTERN_ASSIGN(const Answer greeting, receive(socket.get(), give_up, Clock::now() + patience));
-    if (greeting.reply.refusal) return fail("{}", greeting.reply.message);
-    const auto nonce = greeting.reply.answer.find("nonce");
-    if (nonce == greeting.reply.answer.end() || !nonce->is_string())
-        return fail("its greeting has no nonce; is it a broker's?");
-    return BrokerClient(std::move(socket), nonce->get<std::string>());
+    const auto deadline = Clock::now() + std::min<std::chrono::milliseconds>(patience, kPatienceInCrowds);
+    while (true) {
+        POSTERN_ASSIGN(UniqueFd socket, connect_to(path));
+        POSTERN_ASSIGN(const Answer greeting, receive(socket.get(), give_up, Clock::now() + patience));
+        if (!greeting.reply.refusal) {
+            const auto nonce = greeting.reply.answer.find("nonce");
+            if (nonce == greeting.reply.answer.end() || !nonce->is_string())
+                return fail("its greeting has no nonce; is it a broker's?");
+            return BrokerClient(std::move(socket), nonce->get<std::string>());
+        }
+        if (greeting.reply.refusal != BrokerRefusal::Busy || Clock::now() >= deadline)
+            return fail("{}", greeting.reply.message);
+        std::this_thread::sleep_for(kBetweenCalls);
+    }
 }
 
 Result<BrokerClient::Answer> BrokerClient::ask(const BrokerRequest& request,

@@ -19,7 +19,8 @@ class BrokerClient {
     /// Connects, and hears the greeting; `give_up` as of ask(). Errnum ENOENT or ECONNREFUSED: there is no
     /// broker. ETIMEDOUT: systemd or a holder has the socket, and in all of `patience` no broker has come.
     /// That must be longer than what holds up a broker (the setup of a device), and shorter than what CDI
-    /// leaves to a hook (two minutes).
+    /// leaves to a hook (two minutes). A broker that has too many of this user's callers is called again for
+    /// up to 10 s.
     [[nodiscard]] static Result<BrokerClient> connect(
         const std::string& path, const std::function<bool()>& give_up = {},
         std::chrono::milliseconds patience = std::chrono::seconds{100});

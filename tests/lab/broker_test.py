@@ -75,6 +75,28 @@ class Callers(BrokerLab):
         self.assertIn("100 verified", out)
         self.assertEqual([clients[i].poll() for i in (0, 2, 3)], [None] * 3)
 
+    def test_more_callers_than_one_user_may_have(self):
+        """As many containers that start at the same moment: whoever is turned away calls again."""
+        self.start_broker(ALL)
+
+        def crowd(child):
+            kept = [self.client() for _ in range(32)]
+            child.tell("crowded")
+            child.hear()
+            for each in kept:
+                each.close()
+            return len(kept)
+        first = self.child(crowd, uid=ALICE)
+        self.assertEqual(first.hear(), "crowded")
+        late = self.spawn(CLIENT, "--reads", "100", who=as_user(ALICE))
+        self.assertEqual(self.run_client(CLIENT, "--reads", "100", who=as_user(BOB)).returncode, 0, "another user, who is let in")
+        self.assertIsNone(late.poll(), "turned away by now, or the crowd was none")
+        first.tell("go")
+        self.assertEqual(first.result(), 32)
+        out, err = late.communicate(timeout=PATIENCE)
+        self.assertEqual(late.returncode, 0, err)
+        self.assertIn("100 verified", out)
+
     def test_who_may_not(self):
         self.start_broker([{"allow": [{"users": [ALICE], "slices": [1]}, {"groups": [7000], "most": 1}]}])
         result = self.run_client(who=as_user(CAROL))

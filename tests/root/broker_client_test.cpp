@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "broker-core/broker_message.h"
 #include "broker-core/packet.h"
 
 namespace postern {
@@ -67,6 +69,48 @@ TEST_F(BrokerClientTest, ALateGreetingIsInTime) {
     const auto client = BrokerClient::connect(path(), {}, std::chrono::seconds(60));
     late.join();
     EXPECT_TRUE(client) << client.error().message;
+}
+
+TEST_F(BrokerClientTest, WhoIsTurnedAwayInACrowdCallsAgain) {
+    constexpr int kTurnedAway = 3;
+    std::thread broker([this] {
+        for (int i = 0; i <= kTurnedAway; ++i) {
+            const UniqueFd connection(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+            const std::string said = i < kTurnedAway
+                                         ? broker_refusal(BrokerRefusal::Busy, "uid 0 has 32 connections")
+                                         : broker_greeting("n");
+            EXPECT_TRUE(send_packet(connection.get(), said, {}));
+        }
+    });
+    const auto client = BrokerClient::connect(path());
+    broker.join();
+    EXPECT_TRUE(client) << client.error().message;
+}
+
+TEST_F(BrokerClientTest, WhoIsTurnedAwayForGoodIsToldWhy) {
+    constexpr std::chrono::milliseconds kPatience{300};
+    for (const BrokerRefusal kind : {BrokerRefusal::Busy, BrokerRefusal::Denied}) {
+        std::atomic<bool> ends{false};
+        std::atomic<int> calls{0};
+        std::thread broker([&] {
+            while (true) {
+                const UniqueFd connection(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+                if (ends) return;
+                ++calls;
+                EXPECT_TRUE(send_packet(connection.get(), broker_refusal(kind, "not you"), {}));
+            }
+        });
+        const auto client = BrokerClient::connect(path(), {}, kPatience);
+        ends = true;
+        const auto last = connect_to(path());
+        broker.join();
+        ASSERT_FALSE(client);
+        EXPECT_EQ(client.error().message, "not you");
+        if (kind == BrokerRefusal::Busy)
+            EXPECT_GT(calls.load(), 1);
+        else
+            EXPECT_EQ(calls.load(), 1);
+    }
 }
 
 TEST_F(BrokerClientTest, AnAnswerMayTakeItsTime) {
