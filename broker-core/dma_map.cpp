@@ -42,13 +42,15 @@ GuardIoctl ruled(uint32_t number, uint16_t block_size, Alternative rule) {
 
 }  // namespace
 
+// Not IOMMU_IOAS_IOVA_RANGES: the kernel writes its answer into the caller's memory while it holds the lock
+// of the address space, so that a page of the caller's which never comes (a file of its own FUSE,
+// userfaultfd) would stop all others of that address space, the owner included, where no signal ends it.
 std::vector<GuardIoctl> dma_map_ioctls(const PlannedDmaMap& part, uint32_t ioas) {
     using Unmap = IommuIoasUnmap;
     // Of a file the device only reads: the kernel looks neither at a memfd's seals nor at how a dma-buf was
     // opened, and the device would write into the client's sealed blocks.
     const Access of_file{.read = part.access.read, .write = false};
     return {
-        {.number = kIommuIoasIovaRanges},
         ruled(kIommuIoasMap, sizeof(IommuIoasMap), mapping<IommuIoasMap>(part, ioas, part.access)),
         ruled(kIommuIoasMapFile, sizeof(IommuIoasMapFile), mapping<IommuIoasMapFile>(part, ioas, of_file)),
         ruled(kIommuIoasUnmap, sizeof(Unmap),

@@ -12,7 +12,6 @@
 #include <cstdio>
 
 #include "broker-core/file.h"
-#include "broker-core/iommufd_uapi.h"
 
 namespace postern {
 namespace {
@@ -20,7 +19,6 @@ namespace {
 constexpr uint64_t kPage = POSTERN_PAGE_SIZE;
 /// VFIO's type letter with a number that it does not use.
 constexpr unsigned long kBogusIoctl = _IO(VFIO_TYPE, 255);
-constexpr uint32_t kIovaRanges = uapi::iommufd_io(4);
 /// No window lies here, no region of a device does, and it is a valid loff_t.
 constexpr off_t kNowhere = 0x7fffLL << 40;
 
@@ -148,14 +146,6 @@ Status prove_guard(int guarded_fd, const FilePolicy& policy) {
         info.argsz = sizeof info;
         const int failed = ::ioctl(guarded_fd, VFIO_DEVICE_GET_INFO, &info) == 0 ? 0 : errno;
         return expect_allowed(failed, "VFIO_DEVICE_GET_INFO");
-    }
-    const auto is_ranges = [](const GuardIoctl& ioctl) { return ioctl.number == kIovaRanges; };
-    if (std::any_of(policy.ioctls.begin(), policy.ioctls.end(), is_ranges)) {
-        // Of no address space: that the driver says so is what is to be shown.
-        uapi::IommuIoasIovaRanges none{};
-        none.size = sizeof none;
-        const int failed = ::ioctl(guarded_fd, kIovaRanges, &none) == 0 ? 0 : errno;
-        return expect_allowed(failed == ENOENT ? 0 : failed, "IOMMU_IOAS_IOVA_RANGES");
     }
     return {};
 }

@@ -29,8 +29,19 @@ uint32_t protection(bool read, bool write) {
 }  // namespace
 
 Result<UniqueFd> open() {
-    return vfio::open_node("/dev/iommu",
-                           "this kernel has no iommufd, or its module is not loaded (modprobe iommufd)");
+    POSTERN_ASSIGN(
+        UniqueFd iommufd,
+        vfio::open_node("/dev/iommu",
+                        "this kernel has no iommufd, or its module is not loaded (modprobe iommufd)"));
+    IommuOption count{};
+    count.option_id = kOptionRlimitMode;
+    count.op = kOptionSet;
+    count.val64 = kRlimitOfProcess;
+    if (call(iommufd.get(), kIommuOption, count) == 0) return iommufd;
+    // Without CAP_SYS_RESOURCE it stays as VFIO has it: of a user.
+    const int error = errno;
+    if (error == EPERM) return iommufd;
+    return fail_errno(error, "IOMMU_OPTION_RLIMIT_MODE");
 }
 
 Result<uint32_t> alloc_ioas(int iommufd) {

@@ -18,6 +18,7 @@ constexpr uint32_t kIommuIoasAlloc = iommufd_io(1);
 constexpr uint32_t kIommuIoasIovaRanges = iommufd_io(4);
 constexpr uint32_t kIommuIoasMap = iommufd_io(5);
 constexpr uint32_t kIommuIoasUnmap = iommufd_io(6);
+constexpr uint32_t kIommuOption = iommufd_io(7);
 constexpr uint32_t kIommuVfioIoas = iommufd_io(8);
 constexpr uint32_t kIommuIoasMapFile = iommufd_io(15);
 
@@ -65,6 +66,11 @@ struct IommuIoasUnmap {
     uint64_t iova, length;
 };
 
+/// enum iommufd_option, enum iommufd_option_ops
+constexpr uint32_t kOptionRlimitMode = 0;
+constexpr uint16_t kOptionSet = 0;
+/// Pinned memory counts against the limit of the process that maps it, and not of all that its user has.
+constexpr uint64_t kRlimitOfProcess = 1;
 struct IommuOption {
     uint32_t size, option_id;
     uint16_t op, reserved;

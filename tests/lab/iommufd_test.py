@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backends of a device and its IOMMU, and memory that clients map themselves, on the lab's kernel with iommufd and the
 VFIO cdev and on one that has neither."""
+import errno
 import json
 import os
 import shutil
@@ -17,6 +18,44 @@ EDU = os.environ["LAB_EDU"]
 HAS_IOMMUFD = os.path.exists("/dev/iommu")
 HAS_MSEAL = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 10)
 BASE, STRIDE, SIZE = 0x1000000, 0x100000, 0x10000
+
+
+# Calls on its guarded iommufd as any program makes them: a line of JSON with errno, or 0, of each.
+NATIVE = """
+import ctypes, fcntl, json, os, struct, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+grant = json.loads(os.pread(3, 1 << 16, 0))
+part = grant["dma_map"]
+fd = grant["fds"][part["fd"]]
+def pages(number):
+    return libc.mmap(None, number * 4096, 3, 0x22, -1, 0)
+def block_of(data, sealed):
+    if not sealed:
+        at = pages(1)
+        ctypes.memmove(at, data, len(data))
+        return at
+    file = os.memfd_create("block", 2 | 8)  # MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL
+    os.ftruncate(file, 4096)
+    os.pwrite(file, data, 0)
+    fcntl.fcntl(file, 1033, 2 | 4 | 8)  # F_ADD_SEALS: shrink, grow, write
+    at = libc.mmap(None, 4096, 1, 0x8001, file, 0)  # MAP_SHARED | MAP_POPULATE
+    os.close(file)
+    if libc.syscall(462, ctypes.c_void_p(at), ctypes.c_size_t(4096), ctypes.c_ulong(0)) != 0:
+        sys.exit("mseal: " + os.strerror(ctypes.get_errno()))
+    return at
+def call(number, data, sealed=True, done=0):
+    at = block_of(data, sealed)
+    error = 0 if libc.ioctl(fd, ctypes.c_ulong(number), ctypes.c_void_p(at)) == 0 else ctypes.get_errno()
+    # It is done, and then the kernel cannot write into the block.
+    return 0 if error == 14 and done and call(number, data) == done else error
+memory = pages(2)
+def map_at(iova, length=4096, flags=7, ioas=part["ioas"], sealed=True, size=40):
+    return call(0x3b85, struct.pack("<IIIIQQQ", size, flags, ioas, 0, memory, length, iova), sealed, 17)
+def unmap(iova, length=4096, ioas=part["ioas"], sealed=True):
+    return call(0x3b86, struct.pack("<IIQQ", 24, ioas, iova, length), sealed, 2)
+"""
 
 
 def profile(**changes):
@@ -162,6 +201,48 @@ if HAS_IOMMUFD:  # what another kernel does instead is Choosing's to show
                     capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
                 self.assertRan(pool)
                 self.assertEqual(pool.stdout.count("into the device and back"), 3, pool.stdout)
+
+        def test_nothing_else_is_its_to_call(self):
+            """Of an iommufd, by number, and of VFIO's container that it can be as well: whatever the block says."""
+            numbers = [number for number in range(0x3b80, 0x3ba0) if number not in (0x3b85, 0x3b86, 0x3b8f)]
+            numbers += [0x3b64, 0x3b65, 0x3b66, 0x3b70, 0x3b71, 0x3b72]  # VFIO_GET_API_VERSION to VFIO_IOMMU_UNMAP_DMA
+            blocks = "[struct.pack('<II', size, part['ioas']) + bytes(size - 8) for size in (8, 24, 32, 40)]"
+            for backend in self.both():
+                tried = self.run_client(backend=backend, command=["/usr/bin/python3", "-c", NATIVE + f"print(json.dumps([call(number, block, sealed) "
+                                        f"for number in {numbers} for block in {blocks} for sealed in (False, True)]))"])
+                self.assertRan(tried)
+                self.assertEqual(set(json.loads(tried.stdout)), {errno.EPERM})
+            # The control: on an iommufd of its own the same calls get answers of the kernel's.
+            control = subprocess.run(["/usr/bin/python3", "-c", NATIVE.replace('json.loads(os.pread(3, 1 << 16, 0))',
+                                      '{"dma_map": {"fd": "x", "ioas": 1}, "fds": {"x": os.open("/dev/iommu", os.O_RDWR)}}') +
+                                      f"print(json.dumps([call(number, {blocks}[0], False) for number in {numbers}]))"],
+                                     capture_output=True, text=True, timeout=120)
+            self.assertRan(control)
+            self.assertNotIn(errno.EPERM, json.loads(control.stdout))
+
+        def test_arguments_are_its_own(self):
+            cases = {"map_at(part['iova'])": 0, "map_at(part['iova'] + 4096, sealed=False)": errno.EPERM,
+                     "map_at(part['iova'] + 4096, ioas=part['ioas'] + 1)": errno.EPERM, "map_at(part['iova'] + 4096, flags=6)": errno.EPERM,
+                     "map_at(part['iova'] + 4096, size=48)": errno.EPERM, "map_at(part['iova'] - 4096)": errno.EPERM,
+                     "map_at(part['iova'] + part['size'])": errno.EPERM, "map_at(part['iova'] + 4096, length=(1 << 64) - 4096)": errno.EPERM,
+                     "map_at((1 << 64) - 4096, length=8192)": errno.EPERM, "unmap(0, length=(1 << 64) - 1)": errno.EPERM,
+                     "unmap(part['iova'], sealed=False)": errno.EPERM, "unmap(part['iova'] + part['size'])": errno.EPERM,
+                     "unmap(part['iova'], ioas=part['ioas'] + 1)": errno.EPERM, "unmap(part['iova'])": 0}
+            for backend in self.both():
+                result = self.run_client(backend=backend, options=["--slice", "1"],
+                                         command=["/usr/bin/python3", "-c", NATIVE + f"print(json.dumps([{', '.join(cases)}]))"])
+                self.assertRan(result)
+                self.assertEqual(dict(zip(cases, json.loads(result.stdout))), cases)
+
+        def test_its_memory_counts_for_itself_alone(self):
+            """Two jobs of one user, each with as much as its limit allows, at once."""
+            document = profile(top={"slices": 2, "sandbox": {"rlimits": {"memlock": "8KiB"}}})
+            client = NATIVE + "print(map_at(part['iova'], 8192), map_at(part['iova'] + 8192), flush=True)\ntime.sleep(3)"
+            for backend in self.both():
+                pool = subprocess.run([POSTERN, "pool", "--quiet", "--backend", backend, "--device", EDU, "--profile", self.write(document), "--",
+                                       "/usr/bin/python3", "-c", client], capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+                self.assertRan(pool)
+                self.assertEqual(pool.stdout.count(f"0 {errno.ENOMEM}\n"), 2, pool.stdout)
 
         def test_access_is_the_most(self):
             for backend in self.both():

@@ -5,9 +5,12 @@ one broker. Nobody copies by CPU what arrives there."""
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
+import re
 import signal
+import struct
 import subprocess
 import time
 import unittest
@@ -46,6 +49,27 @@ def dmabuf_of_a_client():
         except OSError:
             pass
     raise AssertionError("nobody has a dma-buf")
+
+
+def faults():
+    """Addresses that the IOMMU has refused to edu, as the kernel's log has them: "[DMA Write NO_PASID] Request device [00:03.0] fault addr 0x2000000"."""
+    said = subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout
+    return re.findall(rf"\[DMA [^]]*\] Request device \[(?:0000:)?{EDU[5:]}\] fault addr (0x[0-9a-f]+)", said)
+
+
+def map_of_ones_own(dmabuf):
+    """errno, or 0, of mapping it into an address space of this process's."""
+    iommu = os.open("/dev/iommu", os.O_RDWR)
+    try:
+        block = bytearray(struct.pack("<III", 12, 0, 0))
+        fcntl.ioctl(iommu, 0x3b81, block)  # IOMMU_IOAS_ALLOC
+        ioas = struct.unpack("<III", block)[2]
+        fcntl.ioctl(iommu, 0x3b8f, struct.pack("<IIIiQQQ", 40, 7, ioas, dmabuf, 0, SIZE, BASE))  # IOMMU_IOAS_MAP_FILE
+    except OSError as error:
+        return error.errno
+    finally:
+        os.close(iommu)
+    return 0
 
 
 class Peers(BrokerLab):
@@ -184,7 +208,9 @@ class Peers(BrokerLab):
         with self.client() as caller:
             grant = next(each["grant"] for each in caller.grants() if each["device"] == IVSHMEM)
             self.assertIn("memory space is off", caller.ask({"op": "revoke", "grant": grant, "reset": True})[0]["revoked"])
+        before = len(faults())
         self.edu(hex(BASE), "0x22")  # goes nowhere, of which edu knows nothing
+        self.assertTrue(wait_until(lambda: hex(BASE) in faults()[before:], PATIENCE), "the IOMMU's fault")
         what = self.edu("--read", hex(BASE))
         self.assertNotIn("0x11 at", what)
         self.assertNotIn("0x22 at", what)  # nor does it read what it wrote there
@@ -248,6 +274,31 @@ class Peers(BrokerLab):
                     self.free_again()
                     self.finish(self.hold("--slice", "0"))  # the control
                 self.stop_broker()
+
+    def test_a_dmabuf_of_a_revoked_window_is_mapped_nowhere(self):
+        """By whoever may have it, "anyone" here: ENODEV."""
+        with open(self.profile()) as file:
+            document = json.load(file)
+        document["device"].pop("peers")
+        document["device"].update(forward="anyone")
+        document["device"]["windows"][0]["methods"] = ["mmap", "dmabuf"]
+        with open(f"{self.folder}/ram.json", "w") as file:
+            json.dump(document, file)
+        self.start_broker([{"name": "ram", "device": IVSHMEM, "profile": f"{self.folder}/ram.json", "allow": []}])
+        client = self.hold("--slice", "0")
+        pid, number = dmabuf_of_a_client()
+        libc = ctypes.CDLL(None, use_errno=True)
+        pidfd = os.pidfd_open(pid)
+        taken = libc.syscall(438, pidfd, number, 0)  # pidfd_getfd
+        os.close(pidfd)
+        self.assertGreaterEqual(taken, 0)
+        self.assertEqual(map_of_ones_own(taken), 0, "the control")
+        with self.client() as caller:
+            caller.ask({"op": "revoke", "grant": caller.grants()[0]["grant"], "reset": True})
+        self.assertEqual(map_of_ones_own(taken), errno.ENODEV)
+        os.close(taken)
+        client.kill()
+        self.free_again()
 
     def test_unbinding_waits_for_everybody(self):
         self.start()
