@@ -857,7 +857,10 @@ int on_mapping(struct bpf_iter__task_vma* ctx) {
     const struct vm_area_struct* vma = ctx->vma;
     struct postern_search* wanted = bpf_map_lookup_elem(&search, &zero);
 
-    if (!task || !vma || !wanted || (__u32)task->tgid == (__u32)(bpf_get_current_pid_tgid() >> 32)) return 0;
+    /* The owner's do not count; it has a child do this, which has a copy of them. */
+    const struct task_struct* self = bpf_get_current_task_btf();
+    if (!task || !vma || !wanted || task->tgid == self->tgid || task->tgid == self->real_parent->tgid)
+        return 0;
     if (!wanted->file || (__u64)vma->vm_file != wanted->file) return 0;
     const __u64 start = vma->vm_pgoff * POSTERN_PAGE_SIZE;
     const __u64 length = vma->vm_end - vma->vm_start;

@@ -23,6 +23,8 @@ constexpr int64_t kMillisecond = 1'000'000;
 /// Between two looks at an end that somebody else holds up; doubled with each, up to the next.
 constexpr int64_t kFirstLook = 20 * kMillisecond;
 constexpr int64_t kNextTry = 2000 * kMillisecond;
+/// After something that somebody else can hold up (errnum ETIME) and that took seconds of everybody's time.
+constexpr int64_t kPauseAfterHoldup = 60'000 * kMillisecond;
 /// How long the guard stays attached without a grant: attaching takes as long as many grants.
 constexpr int64_t kLinger = 10'000 * kMillisecond;
 
@@ -378,6 +380,16 @@ tl::expected<Broker::Granted, Broker::Refused> Broker::grant(const Caller& calle
                         *pid, held->slice));
     }
     if (held == grants_.end()) {
+        if (const auto wait = held_up_.find(caller.uid); wait != held_up_.end()) {
+            const int64_t left = wait->second - clock_time(CLOCK_MONOTONIC);
+            if (left > 0) {
+                return refuse(BrokerRefusal::Failed,
+                              fmt::format("uid {} has held up the broker, by a cgroup in which nothing runs; "
+                                          "it may ask again in {} s",
+                                          caller.uid, left / (1000 * kMillisecond) + 1));
+            }
+            held_up_.erase(wait);
+        }
         std::vector<TakenSlice> taken;
         for (const HeldGrant& each : grants_) {
             if (each.device == *bdf) taken.push_back({each.slice, each.caller.uid});
@@ -415,6 +427,8 @@ tl::expected<Broker::Granted, Broker::Refused> Broker::grant(const Caller& calle
     }
     auto granted = hand_out(*held, device);
     if (!granted) {
+        if (granted.error().errnum == ETIME && caller.uid != 0)
+            held_up_[caller.uid] = clock_time(CLOCK_MONOTONIC) + kPauseAfterHoldup;
         abandon(held);
         return failed(std::move(granted.error()));
     }
@@ -585,7 +599,12 @@ Result<bool> Broker::end(HeldGrant& held) {
         }
     }
     POSTERN_TRY(need_guard());
-    POSTERN_ASSIGN(const bool mapped, guard_->end_shares(held.id));
+    const auto mapped = guard_->end_shares(held.id);
+    if (!mapped) {
+        if (mapped.error().errnum == ETIME)
+            held.next_try = clock_time(CLOCK_MONOTONIC) + kPauseAfterHoldup / 6;
+        return Failure(mapped.error());
+    }
     POSTERN_ASSIGN(bool open, guard_->has_files(held.id));
     const auto device = devices_.find(held.device);
     if (open && device != devices_.end()) {
@@ -593,7 +612,7 @@ Result<bool> Broker::end(HeldGrant& held) {
         POSTERN_TRY(device->second.session.unmap_own(held.slice));
         POSTERN_ASSIGN(open, guard_->has_files(held.id));
     }
-    if (open || mapped) {
+    if (open || *mapped) {
         look_again(held);
         return fail(
             "open files or mappings of it are left outside of its cgroup; its slice is given to nobody until "

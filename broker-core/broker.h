@@ -169,6 +169,7 @@ class Broker {
     int64_t idle_since_ = 0;      ///< CLOCK_MONOTONIC, ns
     std::map<std::string, Device> devices_;
     Grants grants_;
+    std::map<uid_t, int64_t> held_up_;  ///< users who are given nothing until then (CLOCK_MONOTONIC, ns)
 };
 
 }  // namespace postern

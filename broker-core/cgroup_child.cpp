@@ -18,7 +18,7 @@
 namespace postern {
 namespace {
 
-constexpr int kPatienceToExecute = 10'000;  // ms; an emulated machine takes its time
+constexpr int kBetweenLooks = 50;  // ms
 
 /// What the child has to say: an errno, and the words behind it.
 struct Answer {
@@ -66,6 +66,14 @@ Result<Child> fork_into(int cgroup) {
     return Child{static_cast<pid_t>(pid), UniqueFd(pidfd), missing && cgroup >= 0};
 }
 
+/// By somebody who may: what is born in it stands still, and its parent would wait.
+bool is_frozen(int cgroup) {
+    const UniqueFd events(::openat(cgroup, "cgroup.events", O_RDONLY | O_CLOEXEC));
+    std::array<char, 256> text{};
+    return events && ::read(events.get(), text.data(), text.size() - 1) > 0 &&
+           std::strstr(text.data(), "frozen 1") != nullptr;
+}
+
 Status enter(int cgroup) {
     const UniqueFd members(::openat(cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC));
     if (!members || ::write(members.get(), "0", 1) != 1) return fail_errno(errno, "cannot enter the cgroup");
@@ -73,7 +81,7 @@ Status enter(int cgroup) {
 }
 
 /// `cgroup` is -1 for the one that this process is in.
-Status run(int cgroup, const std::function<Status()>& work) {
+Status run(int cgroup, std::chrono::milliseconds patience, const std::function<Status()>& work) {
     std::array<int, 2> ends{};
     if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
         const int error = errno;
@@ -90,15 +98,24 @@ Status run(int cgroup, const std::function<Status()>& work) {
     }
     writer.reset();
 
+    const auto deadline = std::chrono::steady_clock::now() + patience;
     pollfd ready{reader.get(), POLLIN, 0};
     int polled = 0;
+    bool frozen = false;
     do {
-        polled = ::poll(&ready, 1, kPatienceToExecute);
-    } while (polled < 0 && errno == EINTR);
+        polled = ::poll(&ready, 1, kBetweenLooks);
+        frozen = polled == 0 && cgroup >= 0 && is_frozen(cgroup);
+    } while ((polled == 0 || (polled < 0 && errno == EINTR)) && !frozen &&
+             std::chrono::steady_clock::now() < deadline);
     Answer said;
     const bool whole = polled > 0 && ::read(reader.get(), &said, sizeof said) == sizeof said;
     (void)::syscall(SYS_pidfd_send_signal, child.process.get(), SIGKILL, nullptr, 0);
     while (::waitpid(child.pid, nullptr, 0) < 0 && errno == EINTR) {
+    }
+    if (frozen) return Failure(Error{"its cgroup is frozen; thaw it (cgroup.freeze)", ETIME});
+    if (!whole && polled == 0) {
+        return Failure(Error{
+            fmt::format("a process that looks there has not answered for {} ms", patience.count()), ETIME});
     }
     if (!whole) return fail("a process of this one's ended without an answer");
     if (!said.failed) return {};
@@ -112,11 +129,11 @@ Status in_cgroup(uint64_t cgroup_id, const std::function<Status()>& work) {
     const UniqueFd cgroup = open_cgroup(cgroup_id);
     const int error = errno;
     if (!cgroup) return fail_errno(error, "cannot open the cgroup {}", cgroup_id);
-    return run(cgroup.get(), work);
+    return run(cgroup.get(), kPatienceWithChild, work);
 }
 
-Status in_child(const std::function<Status()>& work) {
-    return run(-1, work);
+Status in_child(const std::function<Status()>& work, std::chrono::milliseconds patience) {
+    return run(-1, patience, work);
 }
 
 }  // namespace postern

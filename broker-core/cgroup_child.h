@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 
@@ -8,12 +9,17 @@
 
 namespace postern {
 
+/// An emulated machine takes its time.
+inline constexpr std::chrono::milliseconds kPatienceWithChild{5000};
+
 /// Does `work` in a child of this process that is in the cgroup v2 with that id from its birth on, and in
 /// nothing else apart from it; the error is the child's. The child ends with `work`, which must change
-/// nothing that stays, and must not wait: after some seconds it is killed. Source: clone3(2),
-/// CLONE_INTO_CGROUP (Linux 5.7); where seccomp forbids that, it moves there before `work`.
+/// nothing that stays, and must not wait: after kPatienceWithChild, or once the cgroup is frozen, it is
+/// killed; errnum ETIME. Source: clone3(2), CLONE_INTO_CGROUP (Linux 5.7); where seccomp forbids that, it
+/// moves there before `work`.
 [[nodiscard]] Status in_cgroup(uint64_t cgroup_id, const std::function<Status()>& work);
 /// The same where this process is.
-[[nodiscard]] Status in_child(const std::function<Status()>& work);
+[[nodiscard]] Status in_child(const std::function<Status()>& work,
+                              std::chrono::milliseconds patience = kPatienceWithChild);
 
 }  // namespace postern

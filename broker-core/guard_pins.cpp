@@ -12,6 +12,7 @@
 #include <map>
 #include <thread>
 
+#include "broker-core/cgroup_child.h"
 #include "broker-core/guard_loader.h"
 #include "broker-core/scope_guard.h"
 
@@ -19,6 +20,8 @@ namespace postern {
 namespace {
 
 constexpr uint32_t kZero = 0;
+/// Some ten milliseconds is what it takes, on an emulated machine with many processes.
+constexpr std::chrono::milliseconds kPatienceToLook{1000};
 
 std::string prog_path(const std::string& folder, const char* name) {
     return folder + "/prog_" + name;
@@ -102,18 +105,20 @@ Status load_set(const std::string& folder) {
     return {};
 }
 
-/// Runs the pinned iterator over the files of the process `pid`, or over what all of them have (0).
-Status iterate(const std::string& pinned, pid_t pid) {
+/// The pinned iterator over the files of the process `pid`, or over what all of them have (0).
+Result<UniqueFd> open_iterator(const std::string& pinned, pid_t pid) {
     POSTERN_ASSIGN(const UniqueFd program, open_pin(pinned));
     bpf_iter_link_info which{};
     which.task.pid = static_cast<uint32_t>(pid);
     LIBBPF_OPTS(bpf_link_create_opts, options, .iter_info = &which, .iter_info_len = sizeof which);
     const UniqueFd link(::bpf_link_create(program.get(), 0, BPF_TRACE_ITER, pid != 0 ? &options : nullptr));
-    const UniqueFd iterator(link ? ::bpf_iter_create(link.get()) : -1);
-    if (!iterator) {
-        const int error = errno;
-        return fail_errno(error, "the guard: cannot iterate with {}", pinned);
-    }
+    UniqueFd iterator(link ? ::bpf_iter_create(link.get()) : -1);
+    if (iterator) return iterator;
+    const int error = errno;
+    return fail_errno(error, "the guard: cannot iterate with {}", pinned);
+}
+
+Status run_iterator(const UniqueFd& iterator, const char* pinned) {
     // Nothing is printed by the program; reading to the end is what makes it run.
     char none[64];
     ssize_t got = 0;
@@ -124,6 +129,11 @@ Status iterate(const std::string& pinned, pid_t pid) {
     } while (got > 0 || error == EINTR || error == EAGAIN);
     if (error == 0) return {};
     return fail_errno(error, "the guard: cannot read the iterator {}", pinned);
+}
+
+Status iterate(const std::string& pinned, pid_t pid) {
+    POSTERN_ASSIGN(const UniqueFd iterator, open_iterator(pinned, pid));
+    return run_iterator(iterator, pinned.c_str());
 }
 
 /// The keys of a map, `limit` at most: entries come and go meanwhile, and a deletion sends the walk back to
@@ -367,6 +377,7 @@ Status GuardPins::ask(uint32_t action, int fd, uint64_t value) {
 }
 
 Result<bool> GuardPins::is_mapped(const Key& key, const postern_policy& share) {
+    if (share.n_windows == 0) return false;
     postern_search wanted{};
     wanted.file = key.file;
     wanted.n_windows = share.n_windows;
@@ -377,7 +388,13 @@ Result<bool> GuardPins::is_mapped(const Key& key, const postern_policy& share) {
         return fail_errno(error, "the guard: cannot write what mappings it is to look for");
     };
     POSTERN_TRY(write_search(wanted));
-    POSTERN_TRY(iterate(prog_path(folder_, kGuardSearcher), 0));
+    const std::string program = prog_path(folder_, kGuardSearcher);
+    POSTERN_ASSIGN(const UniqueFd iterator, open_iterator(program, 0));
+    // The lock of each process's mappings is waited for, and whoever has files of their own (FUSE) can hold
+    // theirs for ever: in a child, whose wait a signal ends.
+    if (auto looked = in_child([&] { return run_iterator(iterator, program.c_str()); }, kPatienceToLook);
+        !looked)
+        return propagate(std::move(looked), "the guard: looking at the mappings of all processes");
     postern_search found{};
     if (::bpf_map_lookup_elem(search_.get(), &kZero, &found) != 0) {
         const int error = errno;

@@ -261,8 +261,8 @@ def _send_lingering_socket(child, path, queued):
     child.hear()  # a process that ends does not wait for its sockets
 
 
-def _send_fuse_file(child, path, folder):
-    """A file whose close(2) waits until its file system, which is this process, answers: at its end."""
+def _mount_fuse():
+    """A file whose file system is this process, as any user can have one; the fd to serve it by, and its path."""
     uid, gid = os.getuid(), os.getgid()
     LIBC.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, which setuid(2) took: /proc/self is its own again
     if LIBC.unshare(0x10000000 | 0x00020000) != 0:  # CLONE_NEWUSER | CLONE_NEWNS
@@ -270,7 +270,6 @@ def _send_fuse_file(child, path, folder):
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
-    client = Client(path)
     if LIBC.mount(b"tmpfs", b"/mnt", b"tmpfs", 0, None) != 0:
         raise OSError(ctypes.get_errno(), "mount tmpfs")
     target = "/mnt/file"
@@ -278,26 +277,54 @@ def _send_fuse_file(child, path, folder):
     fuse = os.open("/dev/fuse", os.O_RDWR)
     if LIBC.mount(b"x", target.encode(), b"fuse", 0, f"fd={fuse},rootmode=100666,user_id=0,group_id=0".encode()) != 0:
         raise OSError(ctypes.get_errno(), "mount fuse")
+    return fuse, target
 
+
+def _serve_fuse(fuse, waits_for, at_the_end, size=0, flags=lambda: 0):
+    """One file of `size`, opened with the next of `flags`; the operation `waits_for` is answered at the end."""
+    while True:
+        request = os.read(fuse, 1 << 18)
+        _, opcode, unique = struct.unpack_from("<IIQ", request)
+        if opcode == 26:  # INIT
+            answer, error = struct.pack("<IIIIHHIIHHI", 7, 31, 65536, 0, 16, 12, 4096, 1, 1, 0, 0) + bytes(28), 0
+        elif opcode == 14:  # OPEN
+            answer, error = struct.pack("<QII", 1, flags(), 0), 0
+        elif opcode == 3:  # GETATTR
+            answer, error = struct.pack("<QII", 3600, 0, 0) + struct.pack("<6Q10I", 1, size, 8, 0, 0, 0, 0, 0, 0, 0o100666, 1, 0, 0, 0, 4096, 0), 0
+        elif opcode == waits_for:
+            at_the_end.wait()
+            answer, error = b"", 0
+        else:
+            answer, error = b"", -38
+        os.write(fuse, struct.pack("<IiQ", 16 + len(answer), error, unique) + answer)
+
+
+def _keep_mappings_locked(child):
+    """A process that waits for a page of its own file system, in mmap(2), where nobody else may look at its mappings meanwhile."""
+    fuse, target = _mount_fuse()
     at_the_end = threading.Event()
+    kinds = iter((0, 1))  # the second time FOPEN_DIRECT_IO: its mmap throws out what is cached, and waits for what is being read
+    threading.Thread(target=_serve_fuse, args=(fuse, 15, at_the_end), kwargs={"size": 4096, "flags": lambda: next(kinds)}, daemon=True).start()
+    cached, direct = os.open(target, os.O_RDWR), os.open(target, os.O_RDWR)
+    locked = os.fork()
+    if locked == 0:
+        threading.Thread(target=os.pread, args=(cached, 4096, 0), daemon=True).start()
+        time.sleep(1)
+        mmap.mmap(direct, 4096, mmap.MAP_PRIVATE)
+        os._exit(0)
+    time.sleep(2)
+    child.tell(locked)
+    child.hear()
+    at_the_end.set()
+    os.waitpid(locked, 0)
 
-    def serve():
-        while True:
-            request = os.read(fuse, 1 << 18)
-            _, opcode, unique = struct.unpack_from("<IIQ", request)
-            if opcode == 26:  # INIT
-                answer, error = struct.pack("<IIIIHHIIHHI", 7, 31, 65536, 0, 16, 12, 4096, 1, 1, 0, 0) + bytes(28), 0
-            elif opcode == 14:  # OPEN
-                answer, error = struct.pack("<QII", 1, 0, 0), 0
-            elif opcode == 3:  # GETATTR
-                answer, error = struct.pack("<QII", 3600, 0, 0) + struct.pack("<6Q10I", 1, 0, 0, 0, 0, 0, 0, 0, 0, 0o100666, 1, 0, 0, 0, 4096, 0), 0
-            elif opcode == 25:  # FLUSH
-                at_the_end.wait()
-                answer, error = b"", 0
-            else:
-                answer, error = b"", -38
-            os.write(fuse, struct.pack("<IiQ", 16 + len(answer), error, unique) + answer)
-    threading.Thread(target=serve, daemon=True).start()
+
+def _send_fuse_file(child, path, folder):
+    """A file whose close(2) waits until its file system, which is this process, answers: at its end."""
+    client = Client(path)
+    fuse, target = _mount_fuse()
+    at_the_end = threading.Event()
+    threading.Thread(target=_serve_fuse, args=(fuse, 25, at_the_end), daemon=True).start()
     opened = os.open(target, os.O_RDWR)
     client.send({"postern": 1, "op": "devices"}, [opened])
     child.tell("sent")
@@ -661,6 +688,76 @@ if os.environ.get("POSTERN_BACKEND") == "cdev":
             self.stop_broker()
             self.start_broker([{"allow": [{"everyone": True}]}], keeper="none")
             self.assertEqual(self.run_client(CLIENT, "--reads", 500, who=as_user(BOB)).returncode, 0, "the control")
+
+        def served(self, seconds=3.0):
+            """The longest that somebody waits for an answer, of so many seconds."""
+            longest, end = 0.0, time.monotonic() + seconds
+            while time.monotonic() < end:
+                begin = time.monotonic()
+                with self.client() as client:
+                    client.devices()
+                longest = max(longest, time.monotonic() - begin)
+                time.sleep(0.05)
+            return longest
+
+        def test_a_process_that_keeps_its_mappings_locked(self):
+            """The broker looks at all mappings of the machine when a grant has ended; this one's nobody can look at."""
+            subprocess.run(["modprobe", "fuse"], check=False)
+            os.chmod("/dev/fuse", 0o666)
+            held = self.holder({"slice": 0}, uid=ALICE)
+            locker = self.child(_keep_mappings_locked, uid=BOB)
+            locked = locker.hear()
+            looks = subprocess.Popen(["cat", f"/proc/{locked}/cmdline"], stdout=subprocess.DEVNULL)
+            held.kill()
+            self.assertLess(self.served(), SERVED_WITHIN)
+            self.assertIsNone(looks.poll(), "the control: whoever looks waits")
+            with self.client() as client:
+                trouble = client.grants()[0]["trouble"]
+            self.assertIn("mappings of all processes", trouble)
+            other = self.holder({"slice": 1}, uid=ALICE)
+            other.kill()
+            locker.tell("end")
+            locker.wait()
+            looks.wait(PATIENCE)
+            self.free_again()
+            self.assertUnharmed()
+
+        def test_a_cgroup_that_is_frozen_in_the_middle(self):
+            """What the broker has born in it, to prove the guard there, would stand still."""
+            made = tempfile.mkdtemp(prefix="caller-", dir="/sys/fs/cgroup")
+            os.chmod(made, 0o755)
+            self.addCleanup(lambda: self.assertTrue(wait_until(lambda: Cgroups.rmdir(made))))
+
+            def ask(child, path):
+                child.hear()
+                return Client(path).grant()[0]["slice"]
+
+            def asked():
+                child = self.child(ask, self.path, uid=ALICE)
+                Cgroups.put(f"{made}/cgroup.procs", str(child.pid))
+                child.tell("go")
+                return child
+            said = ""
+            for _ in range(20):  # it has to be quick
+                child = asked()
+                end = time.monotonic() + PATIENCE
+                while not any(name.startswith("postern-grant-") for name in os.listdir(made)) and time.monotonic() < end:
+                    pass
+                Cgroups.put(f"{made}/cgroup.freeze", "1")
+                self.assertLess(self.served(0.5), SERVED_WITHIN)
+                Cgroups.put(f"{made}/cgroup.freeze", "0")
+                try:
+                    child.result()
+                    self.free_again()
+                except Refused as refused:
+                    said = refused.message
+                    break
+            self.assertIn("frozen", said)
+            with self.assertRaisesRegex(Refused, "has held up the broker"):
+                asked().result()
+            self.holder(uid=BOB).kill()  # the control: others have theirs
+            self.free_again()
+            self.assertUnharmed()
 else:
     class SlicesOfTheirOwnFile(SliceLab):
         def test_a_guarded_file_that_is_kept_keeps_the_slice(self):
