@@ -25,7 +25,7 @@ class BrokerServer {
   public:
     struct Limits {
         size_t connections = 512;
-        size_t per_user = 32;
+        size_t per_user = 32;     ///< but for the broker's own
         bool until_idle = false;  ///< run() comes back when nothing is left to do
     };
 

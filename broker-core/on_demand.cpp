@@ -62,10 +62,11 @@ void leave_mounts() {
 }
 
 /// Starts one and waits until it serves or has ended. Returns what it said until then.
-Result<std::string> start_broker(const std::string& socket) {
+Result<std::string> start_broker(const std::string& socket, const std::string& config) {
     const std::string program = program_prefix() + "/libexec/postern/postern-full";
-    std::array<std::string, 5> words{"postern", "broker", "--on-demand", "--socket", socket};
-    std::array<char*, 6> argv{};
+    std::array<std::string, 7> words{"postern", "broker",   "--on-demand", "--socket",
+                                     socket,    "--config", config};
+    std::array<char*, 8> argv{};
     for (size_t i = 0; i < words.size(); ++i) argv[i] = words[i].data();
     std::array<int, 2> ends{};
     if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
@@ -118,13 +119,13 @@ std::string_view without_name(std::string_view line) {
 
 }  // namespace
 
-Result<UniqueFd> need_broker(const std::string& path) {
+Result<UniqueFd> need_broker(const std::string& path, const std::string& config) {
     const auto deadline = Clock::now() + kPatienceToStart;
     while (true) {
         auto connection = connect_to(path);
         const bool may_start = ::geteuid() == 0;
         if (connection && may_start && is_unattended(*connection, path, kGreeting)) {
-            POSTERN_ASSIGN(const std::string said, start_broker(path));
+            POSTERN_ASSIGN(const std::string said, start_broker(path, config));
             if (said.find(kBrokerRunsAlready) != std::string::npos ||
                 !is_unattended(*connection, path, kFirstGreeting))
                 return connection;
@@ -139,7 +140,7 @@ Result<UniqueFd> need_broker(const std::string& path) {
                 "postern-broker.socket`",
                 path);
         }
-        POSTERN_ASSIGN(const std::string said, start_broker(path));
+        POSTERN_ASSIGN(const std::string said, start_broker(path, config));
         connection = connect_to(path);
         if (connection) return connection;
         // Another one is being started, or is about to end.

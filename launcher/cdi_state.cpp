@@ -6,6 +6,7 @@
 
 #include "broker-core/file.h"
 #include "oci-hook/configured_slices.h"
+#include "oci-hook/hook_commands.h"
 
 namespace postern {
 namespace {
@@ -37,8 +38,12 @@ std::string hook_path(const Json& spec) {
     return spec.contains(place) && spec[place].is_string() ? spec[place].get<std::string>() : std::string();
 }
 
-std::string rewrite(const std::string& path) {
-    return fmt::format("postern cdi generate -o {}", path);
+std::string rewrite(const std::string& path, const HookPlace& place) {
+    Json words = Json::array();
+    add_broker_words(words, place.broker, place.config);
+    std::string line = fmt::format("postern cdi generate -o {}", path);
+    for (const Json& each : words) line += " " + each.get<std::string>();
+    return line;
 }
 
 }  // namespace
@@ -60,9 +65,25 @@ std::vector<CdiFile> find_cdi_files(std::span<const char* const> folders) {
     return files;
 }
 
-Result<Json> expected_cdi_spec(const std::string& config) {
-    POSTERN_ASSIGN(const std::vector<NamedSlice> names, configured_slices(config));
-    return names.empty() ? Json() : cdi_spec(names, own_hook_place());
+HookPlace cdi_place(const std::vector<CdiFile>& files, HookPlace own) {
+    const Json::json_pointer place("/devices/0/containerEdits/hooks/0/args");
+    if (files.size() != 1 || !files[0].spec || !files[0].spec->contains(place)) return own;
+    const Json& listed = (*files[0].spec)[place];
+    std::vector<std::string> words;
+    for (size_t i = 2; listed.is_array() && i < listed.size(); ++i) {
+        if (!listed[i].is_string()) return own;
+        words.push_back(listed[i].get<std::string>());
+    }
+    if (const auto options = read_hook_options(words)) {
+        own.broker = options->broker;
+        own.config = options->config;
+    }
+    return own;
+}
+
+Result<Json> expected_cdi_spec(const HookPlace& place) {
+    POSTERN_ASSIGN(const std::vector<NamedSlice> names, configured_slices(place.config));
+    return names.empty() ? Json() : cdi_spec(names, place);
 }
 
 std::string cdi_difference(const Json& expected, const Json& found) {
@@ -79,7 +100,8 @@ std::string cdi_difference(const Json& expected, const Json& found) {
     return "was made by another version, or changed by hand";
 }
 
-Requirement check_cdi(const std::vector<CdiFile>& files, const Result<Json>& expected, bool hook_is_there) {
+Requirement check_cdi(const std::vector<CdiFile>& files, const Result<Json>& expected, bool hook_is_there,
+                      const HookPlace& place) {
     Requirement line{"cdi", "slices for containers", false, false, "", ""};
     const auto wrong = [&](std::string found, std::string mend) {
         line.found = std::move(found);
@@ -104,12 +126,12 @@ Requirement check_cdi(const std::vector<CdiFile>& files, const Result<Json>& exp
             fmt::format(
                 "where containers are to have slices: {} (systemctl enable --now postern-cdi.path keeps it "
                 "up to date)",
-                rewrite(kCdiFile)));
+                rewrite(kCdiFile, place)));
     }
     for (const CdiFile& each : files) {
         if (!each.spec) {
             return wrong(fmt::format("{} cannot be read: {}", each.path, each.spec.error().message),
-                         rewrite(each.path));
+                         rewrite(each.path, place));
         }
         if (!configured)
             return wrong(fmt::format("{} is stale: no device is configured", each.path),
@@ -121,7 +143,8 @@ Requirement check_cdi(const std::vector<CdiFile>& files, const Result<Json>& exp
                      fmt::format("rm {}", files[1].path));
     }
     if (const std::string difference = cdi_difference(*expected, *files[0].spec); !difference.empty())
-        return wrong(fmt::format("{} is stale: it {}", files[0].path, difference), rewrite(files[0].path));
+        return wrong(fmt::format("{} is stale: it {}", files[0].path, difference),
+                     rewrite(files[0].path, place));
     if (!hook_is_there) {
         return wrong(fmt::format("{} names {}, which is not there", files[0].path, hook_path(*expected)),
                      "install postern whole");

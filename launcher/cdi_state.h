@@ -26,16 +26,20 @@ struct CdiFile {
 };
 [[nodiscard]] std::vector<CdiFile> find_cdi_files(std::span<const char* const> folders);
 
+/// The place whose hooks those files name, if there is one: that of this postern, with their broker and
+/// configuration. Pure.
+[[nodiscard]] HookPlace cdi_place(const std::vector<CdiFile>& files, HookPlace own);
+
 /// What should be there: the specification of this postern and the present configuration. Null: no device is
 /// configured.
-[[nodiscard]] Result<Json> expected_cdi_spec(const std::string& config = kBrokerConfig);
+[[nodiscard]] Result<Json> expected_cdi_spec(const HookPlace& place);
 
 /// In what `found` differs from `expected`, in words; empty where it does not. Pure.
 [[nodiscard]] std::string cdi_difference(const Json& expected, const Json& found);
 
-/// The line of `postern check`: whether containers find the slices that are configured. `hook_is_there`: the
-/// program that the specification names. Pure.
+/// The line of `postern check`: whether containers find the slices that are configured. `expected` is of
+/// `place`; `hook_is_there`: the program that the specification names. Pure.
 [[nodiscard]] Requirement check_cdi(const std::vector<CdiFile>& files, const Result<Json>& expected,
-                                    bool hook_is_there);
+                                    bool hook_is_there, const HookPlace& place);
 
 }  // namespace postern

@@ -163,9 +163,15 @@ class OwnCgroup {
     std::string folder_;
 };
 
+/// Bytes. Then it begins anew: nobody else looks after it, and it is in memory.
+constexpr off_t kMostOfLog = 1 << 20;
+
 /// From here on it speaks there: whoever has started it has heard enough when it serves.
 Status log_to(const std::string& path) {
     const UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
+    struct stat found {};
+    if (file && ::fstat(file.get(), &found) == 0 && found.st_size > kMostOfLog)
+        (void)::ftruncate(file.get(), 0);
     if (file && ::dup2(file.get(), STDERR_FILENO) >= 0) return {};
     const int error = errno;
     return fail_errno(error, "cannot write to {}", path);

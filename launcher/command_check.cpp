@@ -15,8 +15,10 @@ namespace {
 
 int check(bool json) {
     std::vector<Requirement> requirements = check_requirements(read_machine_facts());
-    requirements.push_back(check_cdi(find_cdi_files(kCdiFolders), expected_cdi_spec(),
-                                     ::access(own_hook_place().program.c_str(), X_OK) == 0));
+    const std::vector<CdiFile> cdi_files = find_cdi_files(kCdiFolders);
+    const HookPlace place = cdi_place(cdi_files, own_hook_place());
+    requirements.push_back(
+        check_cdi(cdi_files, expected_cdi_spec(place), ::access(place.program.c_str(), X_OK) == 0, place));
     unsigned missing = 0;
     Json list = Json::array();
     for (const Requirement& each : requirements) {

@@ -14,14 +14,7 @@ constexpr unsigned kPoststopTimeout = 60;
 
 Json hook_arguments(const char* command, const std::string& name, const HookPlace& place) {
     Json words{kHookProgram, command, "--slice", name};
-    if (place.broker != kBrokerSocket) {
-        words.push_back("--broker");
-        words.push_back(place.broker);
-    }
-    if (place.config != kBrokerConfig) {
-        words.push_back("--config");
-        words.push_back(place.config);
-    }
+    add_broker_words(words, place.broker, place.config);
     return words;
 }
 
@@ -48,6 +41,17 @@ Json mount_options() {
 HookPlace own_hook_place() {
     return {fmt::format("{}/bin/{}", program_prefix(), kHookProgram), container_files(), kBrokerSocket,
             kBrokerConfig};
+}
+
+void add_broker_words(Json& words, const std::string& broker, const std::string& config) {
+    if (broker != kBrokerSocket) {
+        words.push_back("--broker");
+        words.push_back(broker);
+    }
+    if (config != kBrokerConfig) {
+        words.push_back("--config");
+        words.push_back(config);
+    }
 }
 
 Json cdi_spec(std::span<const NamedSlice> names, const HookPlace& place) {

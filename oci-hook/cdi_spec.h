@@ -36,6 +36,10 @@ struct HookPlace {
 /// Those of the running program's own tree.
 [[nodiscard]] HookPlace own_hook_place();
 
+/// Adds to a hook's arguments what is not as usual: the broker's socket, and the configuration of one that
+/// has to be started.
+void add_broker_words(Json& words, const std::string& broker, const std::string& config);
+
 /// One device for each name. `names` is not empty: CDI has no specification without devices.
 [[nodiscard]] Json cdi_spec(std::span<const NamedSlice> names, const HookPlace& place);
 /// As it is in a file.

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "broker-core/broker_message.h"
 #include "broker-core/passed_fds.h"
 #include "oci-hook/cdi_spec.h"
 
@@ -24,10 +23,7 @@ bool is_variable(const Json& entry, std::string_view name) {
 
 Json hook(const char* command, const ContainerEdit& edit) {
     Json words{kHookProgram, command, "--grant", edit.grant};
-    if (edit.broker != kBrokerSocket) {
-        words.push_back("--broker");
-        words.push_back(edit.broker);
-    }
+    add_broker_words(words, edit.broker, edit.config);
     return {{"path", edit.hook_program},
             {"args", std::move(words)},
             {"env", Json::array({kHookPath})},

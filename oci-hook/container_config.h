@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "broker-core/broker_config.h"
+#include "broker-core/broker_message.h"
 #include "broker-core/json_reader.h"
 #include "broker-core/result.h"
 #include "oci-hook/slice_request.h"
@@ -37,10 +39,11 @@ inline constexpr const char* kGrantAnnotation = "dev.postern.grant";
 
 struct ContainerEdit {
     std::string grant;
-    std::vector<std::string> names;      ///< of all fds from 3 on
-    std::string hook_program;            ///< absolute: postern-oci-hook
-    std::string broker;                  ///< socket
+    std::vector<std::string> names;  ///< of all fds from 3 on
+    std::string hook_program;        ///< absolute: postern-oci-hook
+    std::string broker = kBrokerSocket;
     std::optional<unsigned> listen_pid;  ///< the fd of the program that sets LISTEN_PID
+    std::string config = kBrokerConfig;  ///< of a broker on demand
 };
 /// Error: the configuration has no process, or hooks that no runtime would take.
 [[nodiscard]] Status edit_container(Json& config, const ContainerEdit& edit);

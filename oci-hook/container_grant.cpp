@@ -28,6 +28,7 @@ constexpr std::chrono::milliseconds kBetweenLooks{20};
 struct GrantOptions {
     std::string grant;
     std::string broker = kBrokerSocket;
+    std::string config = kBrokerConfig;
 };
 
 Result<GrantOptions> read_grant_options(const std::vector<std::string>& words) {
@@ -35,6 +36,7 @@ Result<GrantOptions> read_grant_options(const std::vector<std::string>& words) {
     for (size_t i = 0; i < words.size(); i += 2) {
         std::string* const value = words[i] == "--grant"    ? &options.grant
                                    : words[i] == "--broker" ? &options.broker
+                                   : words[i] == "--config" ? &options.config
                                                             : nullptr;
         if (value == nullptr)
             return fail("unknown option {}; see `postern-oci-hook --help`", one_line(words[i]));
@@ -83,7 +85,7 @@ int run_enter(const std::vector<std::string>& words) {
     if (!options) return report_hook_error({HookStatus::Usage, options.error()});
     const auto state = state_on_stdin();
     if (!state) return report_hook_error({HookStatus::BadState, state.error()});
-    const auto broker = need_broker(options->broker);
+    const auto broker = need_broker(options->broker, options->config);
     if (!broker) return report_hook_error({HookStatus::NoGrant, broker.error()});
     const auto entered = enter_container(options->broker, options->grant, state->pid);
     if (!entered) return report_hook_error({HookStatus::NotEntered, entered.error()});
@@ -97,7 +99,7 @@ int run_leave(const std::vector<std::string>& words) {
     if (const auto state = state_on_stdin(); !state)
         return report_hook_error({HookStatus::BadState, state.error()});
     // A broker that is there now sees by itself that the grant's process has ended.
-    const auto broker = need_broker(options->broker);
+    const auto broker = need_broker(options->broker, options->config);
     if (!broker) return report_hook_error({HookStatus::NoGrant, broker.error()});
     if (runtime_has_files()) return 0;
     const auto deadline = Clock::now() + kPatience;

@@ -109,7 +109,7 @@ HookResult create(const HookOptions& options) {
     HOOK_TRY(NotMounted, mounts.find_placeholder());
     HOOK_ASSIGN(NotServed, const std::string cgroup, own_cgroup_folder());
 
-    HOOK_ASSIGN(NoGrant, const UniqueFd broker, need_broker(options.broker));
+    HOOK_ASSIGN(NoGrant, const UniqueFd broker, need_broker(options.broker, options.config));
     auto grant = take_slice(options.broker, slice);
     if (!grant) return hook_failure(status_of(grant.error().refusal), std::move(grant.error().error));
     delivery.fds = std::move(grant->fds);

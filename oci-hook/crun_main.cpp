@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
@@ -73,6 +74,14 @@ Result<unsigned> listen_fds() {
     return count;
 }
 
+/// How many fds from 3 on are the caller's. crun adds both numbers. podman makes --preserve-fds of
+/// LISTEN_FDS, and since 4.8 passes that on as well: where so many are not there, they are the same ones.
+Result<unsigned> callers_fds(unsigned preserved) {
+    POSTERN_ASSIGN(const unsigned listening, listen_fds());
+    if (preserved == 0 || listening == 0 || are_open(preserved + listening)) return preserved + listening;
+    return std::max(preserved, listening);
+}
+
 /// A copy, for it is executed inside the container: who finds it there (/proc/PID/exe) must not have a way to
 /// the machine's file.
 Result<UniqueFd> copy_of_program(const std::string& path) {
@@ -93,10 +102,10 @@ Result<CrunStart> with_slice(CrunStart crun, const CrunCommandLine& line, Json c
     POSTERN_ASSIGN(const std::vector<NamedSlice> slices, configured_slices(request.config));
     POSTERN_ASSIGN(const NamedSlice slice, find_slice(slices, request.name));
     POSTERN_TRY(check_who_asks(request, slice));
-    POSTERN_ASSIGN(const unsigned listening, listen_fds());
-    const unsigned callers = line.preserve_fds + listening;
+    POSTERN_ASSIGN(const unsigned callers, callers_fds(line.preserve_fds));
     ContainerEdit edit;
     edit.broker = request.broker;
+    edit.config = request.config;
     POSTERN_ASSIGN(edit.hook_program, hook_program());
     UniqueFd listen_program;
     if (!has_own_pid_namespace(config)) {
@@ -105,7 +114,7 @@ Result<CrunStart> with_slice(CrunStart crun, const CrunCommandLine& line, Json c
     }
     POSTERN_TRY(pass_on_fds(callers, {}));
 
-    POSTERN_ASSIGN(UniqueFd broker, need_broker(request.broker));
+    POSTERN_ASSIGN(UniqueFd broker, need_broker(request.broker, request.config));
     auto taken = take_slice(request.broker, slice);
     if (!taken) return Failure(std::move(taken.error().error));
     BrokeredGrant& grant = *taken;

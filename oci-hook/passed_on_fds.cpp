@@ -22,6 +22,13 @@ Status check_open(int fd) {
 
 }  // namespace
 
+bool are_open(unsigned count) {
+    for (int fd = kFirstFd; fd < kFirstFd + static_cast<int>(count); ++fd) {
+        if (!check_open(fd)) return false;
+    }
+    return true;
+}
+
 Status pass_on_fds(unsigned count, std::vector<UniqueFd> more) {
     const int first = kFirstFd + static_cast<int>(count);
     const int end = first + static_cast<int>(more.size());

@@ -19,7 +19,7 @@ int run_poststop(const std::vector<std::string>& words) {
     ContainerFolder::remove(*state);
     // The broker sees by itself that the grant's process has ended. If there is none just now, this one makes
     // it look.
-    const auto broker = need_broker(options->broker);
+    const auto broker = need_broker(options->broker, options->config);
     if (!broker) return report_hook_error({HookStatus::NoGrant, broker.error()});
     return 0;
 }

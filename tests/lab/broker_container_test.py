@@ -5,6 +5,7 @@ played by hand here, so that each of its steps can be done wrong; real ones are 
 
 import array
 import errno
+import json
 import fcntl
 import os
 import random
@@ -14,7 +15,7 @@ import subprocess
 import time
 import unittest
 
-from broker_lab import ALICE, BLK, BOB, PATIENCE, POSTERN, BrokerLab, Client, setUpModule, tearDownModule, wait_until  # noqa: F401
+from broker_lab import ALICE, BLK, BOB, BUILD, PATIENCE, POSTERN, BrokerLab, Client, setUpModule, tearDownModule, wait_until  # noqa: F401
 
 ROOT = "/sys/fs/cgroup"
 VFIO_DEVICE_GET_INFO = 0x3b6b
@@ -319,6 +320,44 @@ class OnDemand(ContainerLab):
         broker = self.on_demand()
         self.assertEqual(broker.wait(PATIENCE), 0, self.log())
         self.assertFalse(os.path.exists(f"{ROOT}/postern-broker"), "with the keeper")
+
+    def test_many_at_once(self):
+        """Each that comes holds a connection, by which the broker stays, and asks by another."""
+        state = f"{self.folder}/state"
+        with open(state, "w") as file:
+            json.dump({"ociVersion": "1.0.2", "id": "crowd", "status": "stopped", "pid": 0, "bundle": self.folder}, file)
+        broker = self.on_demand()
+        kept = self.client()
+        broker.send_signal(signal.SIGSTOP)
+        self.addCleanup(broker.send_signal, signal.SIGCONT)
+        crowd = []
+        for _ in range(40):
+            with open(state) as file:
+                crowd.append(subprocess.Popen([f"{BUILD}/bin/postern-oci-hook", "leave", "--grant", "0" * 32, "--broker", self.path],
+                                              stdin=file, stderr=subprocess.PIPE, text=True))
+        time.sleep(2)
+        broker.send_signal(signal.SIGCONT)
+        said = [each.communicate(timeout=PATIENCE)[1] for each in crowd]
+        self.assertEqual([each.returncode for each in crowd], [0] * len(crowd), said)
+        kept.close()
+        self.assertEqual(broker.wait(PATIENCE), 0, self.log())
+
+    def test_its_log_is_bounded(self):
+        broker = self.on_demand()
+        self.assertEqual(broker.wait(PATIENCE), 0, self.log())
+        log = f"{self.folder}/run/on-demand.log"
+        with open(log) as file:
+            one = file.read()
+        broker = self.on_demand()
+        self.assertEqual(broker.wait(PATIENCE), 0)
+        with open(log) as file:
+            self.assertEqual(file.read(), 2 * one, "the control: it goes on")
+        with open(log, "a") as file:
+            file.write("x" * (2 << 20))
+        broker = self.on_demand()
+        self.assertEqual(broker.wait(PATIENCE), 0)
+        with open(log) as file:
+            self.assertEqual(file.read(), one)
 
     def test_ends_when_nothing_is_asked(self):
         broker = self.on_demand()

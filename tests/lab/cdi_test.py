@@ -7,12 +7,13 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import unittest
 
-from container_lab import (BLK, BUILD, CONFIG, EDU, HOOK, IMAGE, POSTERN, SOCKET, ContainerLab, left_behind, make_image, podman_line, postern, processes,
+from container_lab import (BLK, BUILD, CONFIG, CRUN, EDU, HOOK, IMAGE, POSTERN, SOCKET, ContainerLab, left_behind, make_image, podman_line, postern, processes,
                            setUpModule, tearDownModule, wait_until)  # noqa: F401
 from broker_lab import Client
 
@@ -335,6 +336,36 @@ class Refused(Cdi):
         self.write_config([{"name": "disk"}])
         self.assertReads(self.run_with(SHIM, *READS))
 
+    def test_no_guard(self):
+        """A broker that cannot be started."""
+        name = "/sys/kernel/security/lsm"
+        hidden = f"{self.folder}/lsm"
+        with open(hidden, "w") as file:
+            file.write("capability")
+        self.assertEqual(sh("mount", "--bind", hidden, name).returncode, 0)
+        try:
+            self.assertFails(self.run_with("/bin/true"), 14, "the guard:", "lsm")
+        finally:
+            sh("umount", name)
+        self.assertReads(self.run_with(SHIM, *READS))
+
+    def test_a_broker_that_says_nothing(self):
+        """The hook's time is up: the runtime ends it, and nothing of it is left."""
+        edit_spec(lambda spec: [hook.update(timeout=3) for each in spec["devices"] for hook in each["containerEdits"]["hooks"]])
+        with broker() as client:
+            stopped, = processes("--on-demand")
+            os.kill(stopped, signal.SIGSTOP)
+            self.addCleanup(os.kill, stopped, signal.SIGCONT)
+            for runtime in RUNTIMES:
+                result = self.run_with("/bin/true", runtime=runtime)
+                self.assertNotEqual(result.returncode, 0)
+                self.assertEqual((waiting(), deliverers()), ([], []), result.stderr)
+            os.kill(stopped, signal.SIGCONT)
+            self.assertEqual(client.grants(), [])
+        generate()
+        self.remove_containers()
+        self.assertReads(self.run_with(SHIM, *READS))
+
     def test_a_broken_configuration(self):
         with open(f"{CONFIG}/other.json", "w") as file:
             file.write("{")
@@ -492,6 +523,19 @@ class Specification(Cdi):
         generate()
         os.unlink(f"{CONFIG}/second.json")
         self.assertIn("has second", cdi_line()["found"])
+
+    def test_another_folder(self):
+        """A broker that the hook has to start reads the same one as the hook."""
+        elsewhere = f"{self.folder}/devices.d"
+        shutil.move(CONFIG, elsewhere)
+        generate("--config", elsewhere)
+        self.assertTrue(cdi_line()["met"], cdi_line())
+        self.assertTrue(wait_until(lambda: not os.path.exists(SOCKET)), "no broker")
+        self.assertReads(self.run_with(SHIM, *READS))
+        self.assertReads(self.run_with(*READS, runtime=CRUN))
+        os.unlink(SPEC)
+        generate()
+        self.assertFalse(os.path.exists(SPEC), "the control: nothing is where it usually is")
 
     def test_generate(self):
         before = os.stat(SPEC)

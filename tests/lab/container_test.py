@@ -249,6 +249,23 @@ class Crun(CrunLab):
                                     stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False)
             self.assertGranted(result, callers=["http", "unknown"])
 
+    def test_socket_activation_through_podman(self):
+        """Which makes --preserve-fds of LISTEN_FDS, and since 4.8 passes both on: they are the same fds."""
+        with self.bundle(*PROBED) as folder:
+            words = "exec 3</etc/hostname; LISTEN_FDS=1 LISTEN_FDNAMES=http LISTEN_PID=1 exec \"$@\""
+            result = subprocess.run(["bash", "-c", words, "bash", CRUN, "run", "--preserve-fds=1", "-b", folder, "same"],
+                                    stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False)
+            self.assertGranted(result, callers=["http"])
+
+    def test_again_and_again(self):
+        """The last one's runtime had the files of its grant as long as it lived."""
+        self.start_broker()
+        with self.bundle("/bin/virtio-blk-client", "--reads", "100") as folder:
+            for i in range(8):
+                result = self.crun("run", "-b", folder, f"again-{i}")
+                self.assertEqual(result.returncode, 0, result.stderr)
+                self.assertIn("100 verified", result.stdout)
+
     def test_a_gap_is_refused(self):
         with self.bundle(*PROBED) as folder:
             result = self.crun("run", "--preserve-fds=2", "-b", folder, "four")

@@ -168,15 +168,15 @@ std::vector<CdiFile> files(const Json& spec, const std::string& path = "/etc/cdi
 
 TEST(CdiCheck, IsContentWithWhatIsRight) {
     const Json spec = cdi_spec(kNames, place());
-    const Requirement line = check_cdi(files(spec), spec, true);
+    const Requirement line = check_cdi(files(spec), spec, true, place());
     EXPECT_TRUE(line.met);
     EXPECT_EQ(line.found, "/etc/cdi/postern.json");
     EXPECT_THAT(line.mend, IsEmpty());
-    EXPECT_TRUE(check_cdi({}, Json(), true).met) << "nothing is configured, and nothing is there";
+    EXPECT_TRUE(check_cdi({}, Json(), true, place()).met) << "nothing is configured, and nothing is there";
 }
 
 TEST(CdiCheck, FindsWhatIsMissing) {
-    const Requirement line = check_cdi({}, cdi_spec(kNames, place()), true);
+    const Requirement line = check_cdi({}, cdi_spec(kNames, place()), true, place());
     EXPECT_FALSE(line.met);
     EXPECT_TRUE(line.optional) << "a machine without containers needs none";
     EXPECT_THAT(line.mend, HasSubstr("postern cdi generate -o /etc/cdi/postern.json"));
@@ -185,7 +185,7 @@ TEST(CdiCheck, FindsWhatIsMissing) {
 TEST(CdiCheck, FindsWhatIsStale) {
     const Json spec = cdi_spec(kNames, place());
     const auto says = [&](const Json& found, const Result<Json>& expected) {
-        const Requirement line = check_cdi(files(found), expected, true);
+        const Requirement line = check_cdi(files(found), expected, true, place());
         EXPECT_FALSE(line.met);
         EXPECT_FALSE(line.optional);
         EXPECT_FALSE(line.mend.empty());
@@ -204,16 +204,33 @@ TEST(CdiCheck, FindsWhatIsStale) {
     EXPECT_THAT(says(Json{{"kind", kCdiKind}, {"devices", 7}}, spec), HasSubstr("lacks disk"));
 }
 
+/// One that was made with options is judged by them, and mended with them.
+TEST(CdiCheck, KnowsAnotherBrokerAndConfiguration) {
+    HookPlace other = place();
+    other.broker = "/run/other/socket";
+    other.config = "/srv/devices.d";
+    const Json spec = cdi_spec(kNames, other);
+    const HookPlace found = cdi_place(files(spec), place());
+    EXPECT_EQ(found.broker, other.broker);
+    EXPECT_EQ(found.config, other.config);
+    EXPECT_EQ(found.program, other.program);
+    EXPECT_TRUE(check_cdi(files(spec), cdi_spec(kNames, found), true, found).met);
+    EXPECT_THAT(check_cdi(files(spec), cdi_spec({kNames.data(), 1}, found), true, found).mend,
+                HasSubstr("--broker /run/other/socket --config /srv/devices.d"));
+    EXPECT_EQ(cdi_place(files(Json{{"kind", kCdiKind}}), place()).config, place().config);
+    EXPECT_EQ(cdi_place({}, place()).config, place().config);
+}
+
 TEST(CdiCheck, FindsWhatCannotWork) {
     const Json spec = cdi_spec(kNames, place());
-    const Requirement gone = check_cdi(files(spec), spec, false);
+    const Requirement gone = check_cdi(files(spec), spec, false, place());
     EXPECT_FALSE(gone.met);
     EXPECT_THAT(gone.found, HasSubstr("/usr/bin/postern-oci-hook, which is not there"));
     std::vector<CdiFile> twice = files(spec);
     twice.push_back({"/run/cdi/slices.json", spec});
-    EXPECT_THAT(check_cdi(twice, spec, true).mend, HasSubstr("rm /run/cdi/slices.json"));
+    EXPECT_THAT(check_cdi(twice, spec, true, place()).mend, HasSubstr("rm /run/cdi/slices.json"));
     const Result<Json> broken = fail("devices.d: broken");
-    EXPECT_THAT(check_cdi(files(spec), broken, true).found, HasSubstr("devices.d: broken"));
+    EXPECT_THAT(check_cdi(files(spec), broken, true, place()).found, HasSubstr("devices.d: broken"));
 }
 
 TEST(CdiCheck, FindsItsFilesByKindAndBrokenOnesByName) {
@@ -236,7 +253,7 @@ TEST(CdiCheck, FindsItsFilesByKindAndBrokenOnesByName) {
     EXPECT_FALSE(found[0].spec);
     ASSERT_TRUE(found[1].spec);
     EXPECT_EQ(*found[1].spec, cdi_spec(kNames, place()));
-    EXPECT_THAT(check_cdi(found, cdi_spec(kNames, place()), true).found,
+    EXPECT_THAT(check_cdi(found, cdi_spec(kNames, place()), true, place()).found,
                 HasSubstr("postern.json cannot be read"));
     std::filesystem::remove_all(folder);
 }

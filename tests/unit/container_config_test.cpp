@@ -122,6 +122,8 @@ TEST(ContainerConfig, SaysWhoHasASlice) {
     EXPECT_EQ(used.holders, "slice 1: pid 7 (sleep) of uid 0 since now, grant g1");
     EXPECT_TRUE(use_of({"disk.2", "d", 2}, grants).ending);
     EXPECT_FALSE(use_of({"disk.3", "d", 3}, grants).ending) << "what others hold open may take for ever";
+    EXPECT_TRUE(use_of({"disk.3", "d", 3}, grants).held_up);
+    EXPECT_FALSE(use_of({"disk.2", "d", 2}, grants).held_up);
     EXPECT_THAT(use_of({"disk.3", "d", 3}, grants).holders, HasSubstr("which ends: open"));
     EXPECT_TRUE(use_of({"disk", "d", std::nullopt}, grants).ending);
     EXPECT_EQ(use_of({"disk.0", "d", 0}, grants).holders, "");
