@@ -21,7 +21,7 @@ from e2e_test import left_behind as left_of_launches
 
 # Whoever tests imports it all from here.
 __all__ = ["BLK", "BLK2", "BUILD", "CLIENT", "CONFIG", "CRUN", "EDU", "HOOK", "IMAGE", "POSTERN", "SOCKET", "ContainerLab", "driver",
-           "left_behind", "make_image", "postern", "processes", "setUpModule", "tearDownModule", "wait_until"]
+           "left_behind", "make_image", "pack_image", "postern", "processes", "setUpModule", "tearDownModule", "wait_until"]
 
 CRUN = f"{BUILD}/bin/postern-crun"
 HOOK = f"{BUILD}/bin/postern-oci-hook"
@@ -30,6 +30,8 @@ SOCKET = "/run/postern-broker/socket"
 CONFIG = "/etc/postern/devices.d"
 IMAGE = "lab"
 STORE = "/run/pods"
+# podman's own choice is systemd's, where that runs.
+CGROUPS = os.environ.get("POSTERN_CGROUPS", "cgroupfs")
 # As configured: a hook's environment is what its CDI spec says, and nothing of the caller's.
 BACKEND = {"backend": os.environ["POSTERN_BACKEND"]} if "POSTERN_BACKEND" in os.environ else {}
 APPLETS = ("sh", "cat", "echo", "env", "id", "kill", "ls", "ps", "readlink", "sleep", "true")
@@ -45,7 +47,7 @@ def left_behind():
 
 
 def podman_line(*args, runtime=CRUN):
-    return ["podman", "--root", f"{STORE}/root", "--runroot", f"{STORE}/run", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
+    return ["podman", "--root", f"{STORE}/root", "--runroot", f"{STORE}/run", "--storage-driver", "vfs", "--cgroup-manager", CGROUPS,
             "--events-backend=none", "--runtime", runtime, *map(str, args)]
 
 
@@ -62,8 +64,8 @@ def fill_root(add):
     add("etc/group", 0o644, b"root:x:0:\nworker:x:1000:\n")
 
 
-def make_image(name=IMAGE, links=()):
-    """`links`: (name, target) of symbolic links that stand in the image instead of what they name."""
+def pack_image(links=()):
+    """A tar file. `links`: (name, target) of symbolic links that stand in the image instead of what they name."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for folder in ("bin", "etc", "tmp", "evil", "run"):
@@ -86,7 +88,12 @@ def make_image(name=IMAGE, links=()):
                 entry.mode, entry.size = mode, len(data)
                 tar.addfile(entry, io.BytesIO(data))
         fill_root(add)
-    made = subprocess.run(podman_line("import", "-", name), input=packed.getvalue(), capture_output=True, check=False)
+    return packed.getvalue()
+
+
+def make_image(name=IMAGE, links=()):
+    """In the tests' own store, of pack_image(links)."""
+    made = subprocess.run(podman_line("import", "-", name), input=pack_image(links), capture_output=True, check=False)
     if made.returncode != 0:
         raise RuntimeError(made.stderr.decode())
 
@@ -186,9 +193,9 @@ class ContainerLab(unittest.TestCase):
         return self.podman(*line, runtime=runtime, timeout=timeout)
 
     def start(self, name, *command, **kwargs):
-        """podman run -d; what it says is in a file, too, for a call of podman takes a second here. It spins on a fifth of a CPU."""
+        """podman run -d; what it says is in a file, too, for a call of podman takes a second here. It spins on a twentieth of a CPU."""
         self.drop_log(name)
-        flags = ["-d", "--name", name, "--cpus", "0.2", "--log-driver", "k8s-file", "--log-opt", f"path={self.folder}/{name}.log"]
+        flags = ["-d", "--name", name, "--cpus", "0.05", "--log-driver", "k8s-file", "--log-opt", f"path={self.folder}/{name}.log"]
         started = self.podman(*self.run_line(*command, **{**kwargs, "flags": [*flags, *kwargs.get("flags", ())]}))
         self.assertEqual(started.returncode, 0, started.stderr + self.broker_log())
         return started.stdout.strip()
