@@ -69,6 +69,9 @@ MachineFacts read_machine_facts() {
         ++facts.iommu_groups;
     }
     facts.vfio_node = std::filesystem::exists("/dev/vfio/vfio", code);
+    // The cdevs' folder is there once a device is bound; the class of their nodes from the first on.
+    facts.iommufd =
+        std::filesystem::exists("/dev/iommu", code) && std::filesystem::exists("/sys/class/vfio-dev", code);
     facts.vfio_pci = std::filesystem::exists("/sys/bus/pci/drivers/vfio-pci", code);
     if (const auto devices = list_pci_devices()) {
         for (const PciDevice& device : *devices) facts.vfio_devices += device.driver == "vfio-pci" ? 1U : 0U;
@@ -114,7 +117,11 @@ std::vector<Requirement> check_requirements(const MachineFacts& facts) {
     add("iommu", "an active IOMMU", facts.iommu_groups > 0,
         fmt::format("{} IOMMU groups", facts.iommu_groups),
         "switch VT-d or AMD-Vi on in the firmware and boot with intel_iommu=on or iommu=on");
-    add("vfio", "VFIO", facts.vfio_node, facts.vfio_node ? "/dev/vfio/vfio" : "no /dev/vfio/vfio",
+    add("vfio", "VFIO", facts.vfio_node || facts.iommufd,
+        facts.vfio_node && facts.iommufd ? "/dev/vfio/vfio and /dev/iommu"
+        : facts.vfio_node                ? "/dev/vfio/vfio"
+        : facts.iommufd                  ? "/dev/iommu"
+                                         : "no /dev/vfio/vfio and no /dev/iommu",
         "modprobe vfio-pci");
     add("vfio-pci", "the vfio-pci driver", facts.vfio_pci,
         facts.vfio_pci ? fmt::format("loaded, {} devices bound", facts.vfio_devices) : "not loaded",

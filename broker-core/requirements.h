@@ -17,6 +17,7 @@ struct MachineFacts {
     std::string kernel_release;
     unsigned iommu_groups = 0;
     bool vfio_node = false;     ///< /dev/vfio/vfio
+    bool iommufd = false;       ///< /dev/iommu, with a kernel that gives out devices by it
     bool vfio_pci = false;      ///< the driver is registered
     unsigned vfio_devices = 0;  ///< bound to it
     bool btf = false;           ///< /sys/kernel/btf/vmlinux
