@@ -656,7 +656,7 @@ bool Broker::attend() {
         freed = true;
     }
     for (const std::string& bdf : left) retire(bdf);
-    if (!grants_.empty() || !guard_) {
+    if (!guard_is_idle()) {
         idle_since_ = 0;
     } else if (idle_since_ == 0) {
         idle_since_ = clock_time(CLOCK_MONOTONIC);
@@ -675,7 +675,19 @@ int Broker::attention_due() const {
     // Rounded up, or the wait would end a little too early, again and again.
     if (next != INT64_MAX)
         return static_cast<int>(std::max<int64_t>(next - clock_time(CLOCK_MONOTONIC), 0) / kMillisecond + 1);
-    return grants_.empty() && guard_ ? 1000 : -1;
+    return guard_is_idle() ? 1000 : -1;
+}
+
+/// Of a file that is shared the guard cannot let go before it is closed, and then nobody else would see to
+/// it.
+bool Broker::guard_is_idle() const {
+    return guard_ && grants_.empty() && std::none_of(devices_.begin(), devices_.end(), [](const auto& each) {
+               const DeviceSession& session = each.second.session;
+               const std::vector<SlicePlan>& slices = session.plan().slices;
+               return session.access().is_shared() ||
+                      std::any_of(slices.begin(), slices.end(),
+                                  [](const SlicePlan& slice) { return slice.dma_map.has_value(); });
+           });
 }
 
 std::vector<int> Broker::clients() const {

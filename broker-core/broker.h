@@ -159,6 +159,7 @@ class Broker {
     [[nodiscard]] Status connect_peers(const Device& device, unsigned slice);
     /// Devices that reached something of the slice, and do no more.
     [[nodiscard]] Result<std::vector<std::string>> disconnect_peers(const std::string& bdf, unsigned slice);
+    [[nodiscard]] bool guard_is_idle() const;
     void retire(const std::string& bdf);
     Status close_device(Device& device);
 

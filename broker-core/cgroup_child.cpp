@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstring>
+#include <ctime>
 
 #include "broker-core/guard_cgroup.h"
 #include "broker-core/unique_fd.h"
@@ -80,8 +82,33 @@ Status enter(int cgroup) {
     return {};
 }
 
+enum class Wait { Over, Frozen, TooLong };
+
+/// Until `answer` can be read, or has no writer any more.
+Wait wait_for(int answer, pid_t child, int cgroup, const ChildPatience& patience) {
+    using Clock = std::chrono::steady_clock;
+    clockid_t clock{};
+    const bool has_clock = ::clock_getcpuclockid(child, &clock) == 0;
+    const auto begin = Clock::now();
+    auto worked = begin;
+    timespec used{};
+    while (true) {
+        pollfd ready{answer, POLLIN, 0};
+        if (::poll(&ready, 1, kBetweenLooks) > 0) return Wait::Over;
+        if (cgroup >= 0 && is_frozen(cgroup)) return Wait::Frozen;
+        const auto now = Clock::now();
+        timespec time{};
+        if (has_clock && ::clock_gettime(clock, &time) == 0 &&
+            (time.tv_sec != used.tv_sec || time.tv_nsec != used.tv_nsec)) {
+            used = time;
+            worked = now;
+        }
+        if (now - begin >= patience.all || now - worked >= patience.stall) return Wait::TooLong;
+    }
+}
+
 /// `cgroup` is -1 for the one that this process is in.
-Status run(int cgroup, std::chrono::milliseconds patience, const std::function<Status()>& work) {
+Status run(int cgroup, const ChildPatience& patience, const std::function<Status()>& work) {
     std::array<int, 2> ends{};
     if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
         const int error = errno;
@@ -98,25 +125,15 @@ Status run(int cgroup, std::chrono::milliseconds patience, const std::function<S
     }
     writer.reset();
 
-    const auto deadline = std::chrono::steady_clock::now() + patience;
-    pollfd ready{reader.get(), POLLIN, 0};
-    int polled = 0;
-    bool frozen = false;
-    do {
-        polled = ::poll(&ready, 1, kBetweenLooks);
-        frozen = polled == 0 && cgroup >= 0 && is_frozen(cgroup);
-    } while ((polled == 0 || (polled < 0 && errno == EINTR)) && !frozen &&
-             std::chrono::steady_clock::now() < deadline);
+    const Wait wait = wait_for(reader.get(), child.pid, cgroup, patience);
     Answer said;
-    const bool whole = polled > 0 && ::read(reader.get(), &said, sizeof said) == sizeof said;
+    const bool whole = wait == Wait::Over && ::read(reader.get(), &said, sizeof said) == sizeof said;
     (void)::syscall(SYS_pidfd_send_signal, child.process.get(), SIGKILL, nullptr, 0);
     while (::waitpid(child.pid, nullptr, 0) < 0 && errno == EINTR) {
     }
-    if (frozen) return Failure(Error{"its cgroup is frozen; thaw it (cgroup.freeze)", ETIME});
-    if (!whole && polled == 0) {
-        return Failure(Error{
-            fmt::format("a process that looks there has not answered for {} ms", patience.count()), ETIME});
-    }
+    if (wait == Wait::Frozen) return Failure(Error{"its cgroup is frozen; thaw it (cgroup.freeze)", ETIME});
+    if (wait == Wait::TooLong)
+        return Failure(Error{"a process that looks there is held up, and was ended", ETIME});
     if (!whole) return fail("a process of this one's ended without an answer");
     if (!said.failed) return {};
     said.words.back() = '\0';
@@ -132,7 +149,7 @@ Status in_cgroup(uint64_t cgroup_id, const std::function<Status()>& work) {
     return run(cgroup.get(), kPatienceWithChild, work);
 }
 
-Status in_child(const std::function<Status()>& work, std::chrono::milliseconds patience) {
+Status in_child(const std::function<Status()>& work, const ChildPatience& patience) {
     return run(-1, patience, work);
 }
 

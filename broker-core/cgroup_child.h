@@ -9,8 +9,13 @@
 
 namespace postern {
 
+/// How long a child is waited for.
+struct ChildPatience {
+    std::chrono::milliseconds all;    ///< in all
+    std::chrono::milliseconds stall;  ///< while it gets nothing done: uses no time of a CPU
+};
 /// An emulated machine takes its time.
-inline constexpr std::chrono::milliseconds kPatienceWithChild{5000};
+inline constexpr ChildPatience kPatienceWithChild{std::chrono::seconds(10), std::chrono::seconds(10)};
 
 /// Does `work` in a child of this process that is in the cgroup v2 with that id from its birth on, and in
 /// nothing else apart from it; the error is the child's. The child ends with `work`, which must change
@@ -20,6 +25,6 @@ inline constexpr std::chrono::milliseconds kPatienceWithChild{5000};
 [[nodiscard]] Status in_cgroup(uint64_t cgroup_id, const std::function<Status()>& work);
 /// The same where this process is.
 [[nodiscard]] Status in_child(const std::function<Status()>& work,
-                              std::chrono::milliseconds patience = kPatienceWithChild);
+                              const ChildPatience& patience = kPatienceWithChild);
 
 }  // namespace postern

@@ -20,8 +20,8 @@ namespace postern {
 namespace {
 
 constexpr uint32_t kZero = 0;
-/// Some ten milliseconds is what it takes, on an emulated machine with many processes.
-constexpr std::chrono::milliseconds kPatienceToLook{1000};
+/// A look at some ten thousand processes is a second's work.
+constexpr ChildPatience kPatienceToLook{std::chrono::seconds(10), std::chrono::seconds(2)};
 
 std::string prog_path(const std::string& folder, const char* name) {
     return folder + "/prog_" + name;

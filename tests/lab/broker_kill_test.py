@@ -14,7 +14,7 @@ import unittest
 
 from broker_lab import ALICE, BLK, BLK2, BOB, CLIENT, PATIENCE, POSTERN, BrokerLab, as_user, postern, wait_until
 
-KILLS = int(os.environ.get("POSTERN_BROKER_KILLS", "50"))
+KILLS = int(os.environ.get("POSTERN_BROKER_KILLS", "25"))
 SEED = int(os.environ.get("POSTERN_BROKER_SEED", "0")) or int(time.time())
 PACE = 0.6  # seconds for a round, on the average
 DEVICES = [{"name": "steady", "device": BLK, "allow": [{"users": [ALICE]}]},

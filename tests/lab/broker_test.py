@@ -11,6 +11,7 @@ import time
 import unittest
 
 from broker_lab import ALICE, BLK, BOB, CAROL, CLIENT, EDU, PATIENCE, POSTERN, BrokerLab, as_user, on_blk, postern, setUpModule, wait_until
+from e2e_test import links_pinned
 
 ALL = [{"allow": [{"users": [ALICE, BOB]}]}]
 
@@ -119,6 +120,16 @@ class Callers(BrokerLab):
         self.assertIn("busy", alone.stderr.lower())
         self.stop_broker()
         self.assertEqual(on_blk("--broker", "none", "--", "/bin/true").returncode, 0, "the control")
+
+    def test_the_guard_goes_with_the_broker(self):
+        """Also when nobody had anything for so long that it was let go of."""
+        self.start_broker(ALL)
+        self.assertEqual(self.run_client(CLIENT, "--reads", 100).returncode, 0)
+        self.free_again()
+        time.sleep(12)
+        self.assertServes()
+        self.stop_broker()
+        self.assertEqual(links_pinned(), [])
 
     def test_no_broker(self):
         result = subprocess.run([*as_user(ALICE), POSTERN, "run", "--device", BLK, "--profile", "virtio-blk-queue", "--", "/bin/true"],

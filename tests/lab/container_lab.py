@@ -193,9 +193,9 @@ class ContainerLab(unittest.TestCase):
         return self.podman(*line, runtime=runtime, timeout=timeout)
 
     def start(self, name, *command, **kwargs):
-        """podman run -d; what it says is in a file, too, for a call of podman takes a second here. It spins on a twentieth of a CPU."""
+        """podman run -d; what it says is in a file, too, for a call of podman takes a second here. It spins on a fifth of a CPU."""
         self.drop_log(name)
-        flags = ["-d", "--name", name, "--cpus", "0.05", "--log-driver", "k8s-file", "--log-opt", f"path={self.folder}/{name}.log"]
+        flags = ["-d", "--name", name, "--cpus", "0.2", "--log-driver", "k8s-file", "--log-opt", f"path={self.folder}/{name}.log"]
         started = self.podman(*self.run_line(*command, **{**kwargs, "flags": [*flags, *kwargs.get("flags", ())]}))
         self.assertEqual(started.returncode, 0, started.stderr + self.broker_log())
         return started.stdout.strip()
