@@ -377,7 +377,8 @@ class Ends(CrunLab):
         """crun run in the foreground, killed with its container behind it."""
         with self.bundle(*LOOP) as folder:
             with subprocess.Popen([CRUN, "run", "-b", folder, "fg"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-                self.assertTrue(wait_until(self.running, PATIENCE))
+                # crun may write down that there is such a container a moment after that runs.
+                self.assertTrue(wait_until(lambda: self.running() and self.crun("state", "fg").returncode == 0, PATIENCE))
                 process.kill()
                 process.wait()
             self.assertEqual(self.crun("delete", "-f", "fg").returncode, 0)
