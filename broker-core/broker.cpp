@@ -23,8 +23,10 @@ constexpr int64_t kMillisecond = 1'000'000;
 /// Between two looks at an end that somebody else holds up; doubled with each, up to the next.
 constexpr int64_t kFirstLook = 20 * kMillisecond;
 constexpr int64_t kNextTry = 2000 * kMillisecond;
-/// After something that somebody else can hold up (errnum ETIME) and that took seconds of everybody's time.
-constexpr int64_t kPauseAfterHoldup = 60'000 * kMillisecond;
+/// After what somebody else can hold up (errnum ETIME), which took seconds of everybody's time: until a
+/// grant's end is tried again, and until who held up a grant may ask for another.
+constexpr int64_t kPauseAfterEnd = 10'000 * kMillisecond;
+constexpr int64_t kPauseAfterGrant = 60'000 * kMillisecond;
 /// How long the guard stays attached without a grant: attaching takes as long as many grants.
 constexpr int64_t kLinger = 10'000 * kMillisecond;
 
@@ -428,7 +430,7 @@ tl::expected<Broker::Granted, Broker::Refused> Broker::grant(const Caller& calle
     auto granted = hand_out(*held, device);
     if (!granted) {
         if (granted.error().errnum == ETIME && caller.uid != 0)
-            held_up_[caller.uid] = clock_time(CLOCK_MONOTONIC) + kPauseAfterHoldup;
+            held_up_[caller.uid] = clock_time(CLOCK_MONOTONIC) + kPauseAfterGrant;
         abandon(held);
         return failed(std::move(granted.error()));
     }
@@ -601,8 +603,7 @@ Result<bool> Broker::end(HeldGrant& held) {
     POSTERN_TRY(need_guard());
     const auto mapped = guard_->end_shares(held.id);
     if (!mapped) {
-        if (mapped.error().errnum == ETIME)
-            held.next_try = clock_time(CLOCK_MONOTONIC) + kPauseAfterHoldup / 6;
+        if (mapped.error().errnum == ETIME) held.next_try = clock_time(CLOCK_MONOTONIC) + kPauseAfterEnd;
         return Failure(mapped.error());
     }
     POSTERN_ASSIGN(bool open, guard_->has_files(held.id));
@@ -682,11 +683,7 @@ int Broker::attention_due() const {
 /// it.
 bool Broker::guard_is_idle() const {
     return guard_ && grants_.empty() && std::none_of(devices_.begin(), devices_.end(), [](const auto& each) {
-               const DeviceSession& session = each.second.session;
-               const std::vector<SlicePlan>& slices = session.plan().slices;
-               return session.access().is_shared() ||
-                      std::any_of(slices.begin(), slices.end(),
-                                  [](const SlicePlan& slice) { return slice.dma_map.has_value(); });
+               return each.second.session.shares_files();
            });
 }
 

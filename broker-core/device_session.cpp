@@ -476,6 +476,12 @@ Result<UniqueFd> DeviceSession::export_for(const PlannedPeer& peer) const {
                                  peer.window));
 }
 
+bool DeviceSession::shares_files() const {
+    return access_->is_shared() ||
+           std::any_of(plan_.slices.begin(), plan_.slices.end(),
+                       [](const SlicePlan& slice) { return slice.dma_map.has_value(); });
+}
+
 SessionFiles DeviceSession::device_files() const {
     SessionFiles files{access_->text(), access_->files()};
     files.text["id"] = id_;

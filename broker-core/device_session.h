@@ -105,6 +105,8 @@ class DeviceSession {
     /// The owner's file of the device, unguarded; borrowed.
     [[nodiscard]] int device() const { return access_->device(); }
     [[nodiscard]] const DeviceAccess& access() const { return *access_; }
+    /// Whether clients get a file of the owner's own: the device's (a cdev), or the iommufd ("dma_map").
+    [[nodiscard]] bool shares_files() const;
 
     /// While a client has the slice: makes the memory and eventfds of the next one, so that begin_slice() has
     /// only to put them in their places. Frees what earlier ones had. Not needed, and may be repeated.
