@@ -187,6 +187,21 @@ class Images(CrunLab):
         self.assertRefused(self.run_in(*PROBED, slice="disk.1"), "may be the image's")
         self.assertGranted(self.run_in(*PROBED, slice=None, flags=device))
 
+    def test_an_environment_of_an_image(self):
+        """Which says that there are fds already, and what they are called: the client is told of its own alone, or there is none."""
+        written = postern("cdi", "generate", "-o", "/etc/cdi/postern.json")
+        self.assertEqual(written.returncode, 0, written.stderr)
+        self.addCleanup(os.unlink, "/etc/cdi/postern.json")
+        flags = [word for each in ("LISTEN_FDS=9", "LISTEN_FDNAMES=device:manifest:evil", "LISTEN_PID=1") for word in ("-e", each)]
+        self.assertGranted(self.run_in(*PROBED, flags=flags))
+        shim = self.podman("run", "--rm", "--network", "none", "--device", "postern.dev/slice=disk.1", *flags, IMAGE, "/run/postern/shim", *PROBED,
+                           runtime="crun")
+        self.assertEqual(shim.returncode, 125, shim.stdout)
+        self.assertIn("shim: LISTEN_FDS is set", shim.stderr)
+        # The control: without a slice they are what the image says.
+        plain = self.run_in("/bin/env", slice=None, flags=flags)
+        self.assertIn("LISTEN_FDS=9", plain.stdout)
+
     def test_what_is_executed_in_the_container_is_a_copy(self):
         """Where pids are shared a program of postern's is its first: somebody else there may open that to write (CVE-2019-5736)."""
         def share_pids(config):
@@ -407,6 +422,17 @@ class Refusals(CrunLab):
     def test_wrong_hardware(self):
         self.write_config([{"name": "edu", "device": EDU, "bind": True}])
         self.assertRefused(self.run_in(*PROBED, slice="edu.0"), "virtio-blk-queue")
+
+    def test_an_ordinary_user_and_no_broker(self):
+        """Who has read that a container gets a slice, and is not root."""
+        with self.bundle(*PROBED) as folder:
+            os.chmod(self.folder, 0o755)
+            subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
+            result = subprocess.run(["setpriv", "--reuid=5", "--regid=5", "--clear-groups", CRUN, "--root", "/tmp/crun-of-5", "run", "-b", folder, "mine"],
+                                    stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False)
+            self.assertRefused(result, "no broker serves /run/postern-broker/socket", "only root can start one", "systemctl enable --now")
+            self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+            self.assertGranted(self.crun("run", "-b", folder, "mine"))
 
     def test_nothing_configured(self):
         self.write_config([])
