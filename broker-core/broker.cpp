@@ -21,7 +21,7 @@ namespace {
 
 constexpr int64_t kMillisecond = 1'000'000;
 /// Between two looks at an end that somebody else holds up; doubled with each, up to the next.
-constexpr int64_t kFirstLook = 20 * kMillisecond;
+constexpr int64_t kFirstLook = kMillisecond;
 constexpr int64_t kNextTry = 2000 * kMillisecond;
 /// After what somebody else can hold up (errnum ETIME), which took seconds of everybody's time: until a
 /// grant's end is tried again, and until who held up a grant may ask for another.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <string_view>
@@ -23,6 +24,8 @@ using Clock = std::chrono::steady_clock;
 
 /// So that whoever starts the container anew at once has its slice.
 constexpr std::chrono::seconds kPatience{10};
+/// At first and at most: an end takes a millisecond or two, and the runtime waits for it.
+constexpr std::chrono::milliseconds kFirstLook{1};
 constexpr std::chrono::milliseconds kBetweenLooks{20};
 
 struct GrantOptions {
@@ -103,11 +106,11 @@ int run_leave(const std::vector<std::string>& words) {
     if (!broker) return report_hook_error({HookStatus::NoGrant, broker.error()});
     if (runtime_has_files()) return 0;
     const auto deadline = Clock::now() + kPatience;
-    while (Clock::now() < deadline) {
+    for (auto pause = kFirstLook; Clock::now() < deadline; pause = std::min(2 * pause, kBetweenLooks)) {
         const auto there = is_there(*options);
         if (!there) return report_hook_error({HookStatus::NoGrant, there.error()});
         if (!*there) return 0;
-        std::this_thread::sleep_for(kBetweenLooks);
+        std::this_thread::sleep_for(pause);
     }
     return 0;
 }
