@@ -28,28 +28,6 @@ constexpr std::chrono::seconds kPatience{10};
 constexpr std::chrono::milliseconds kFirstLook{1};
 constexpr std::chrono::milliseconds kBetweenLooks{20};
 
-struct GrantOptions {
-    std::string grant;
-    std::string broker = kBrokerSocket;
-    std::string config = kBrokerConfig;
-};
-
-Result<GrantOptions> read_grant_options(const std::vector<std::string>& words) {
-    GrantOptions options;
-    for (size_t i = 0; i < words.size(); i += 2) {
-        std::string* const value = words[i] == "--grant"    ? &options.grant
-                                   : words[i] == "--broker" ? &options.broker
-                                   : words[i] == "--config" ? &options.config
-                                                            : nullptr;
-        if (value == nullptr)
-            return fail("unknown option {}; see `postern-oci-hook --help`", one_line(words[i]));
-        if (i + 1 == words.size() || words[i + 1].empty()) return fail("{} needs a value", words[i]);
-        *value = words[i + 1];
-    }
-    if (options.grant.empty()) return fail("--grant is missing; see `postern-oci-hook --help`");
-    return options;
-}
-
 Result<ContainerState> state_on_stdin() {
     POSTERN_ASSIGN(const std::string text, read_to_end(STDIN_FILENO, kMaxContainerJson));
     return read_container_state(text);
@@ -70,7 +48,7 @@ bool runtime_has_files() {
     return false;
 }
 
-Result<bool> is_there(const GrantOptions& options) {
+Result<bool> is_there(const HookOptions& options) {
     BrokerRequest request;
     request.op = BrokerRequest::Op::Grants;
     POSTERN_ASSIGN(const BrokerClient::Answer answer, ask_broker(options.broker, request, true));
@@ -84,7 +62,7 @@ Result<bool> is_there(const GrantOptions& options) {
 }  // namespace
 
 int run_enter(const std::vector<std::string>& words) {
-    const auto options = read_grant_options(words);
+    const auto options = read_hook_options(words, HookSubject::Grant);
     if (!options) return report_hook_error({HookStatus::Usage, options.error()});
     const auto state = state_on_stdin();
     if (!state) return report_hook_error({HookStatus::BadState, state.error()});
@@ -96,7 +74,7 @@ int run_enter(const std::vector<std::string>& words) {
 }
 
 int run_leave(const std::vector<std::string>& words) {
-    const auto options = read_grant_options(words);
+    const auto options = read_hook_options(words, HookSubject::Grant);
     if (!options) return report_hook_error({HookStatus::Usage, options.error()});
     // Whoever writes it must not be left with a broken pipe.
     if (const auto state = state_on_stdin(); !state)

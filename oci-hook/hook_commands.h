@@ -13,18 +13,20 @@
 
 namespace postern {
 
-/// What all hooks are told by their specification (`postern cdi generate`).
+/// What hooks are told: by their specification (`postern cdi generate`), or by postern-crun.
 struct HookOptions {
     std::string slice;
+    std::string grant;
     std::string broker = kBrokerSocket;
     std::string config = kBrokerConfig;
 };
 
-enum class SliceOption { Needed, None };
-/// Reads `--slice NAME`, `--broker PATH`, `--config DIR`; pure. Error: another word, or no slice where one is
-/// needed.
+/// What a hook is about.
+enum class HookSubject { Slice, Grant, Nothing };
+/// Reads `--broker PATH`, `--config DIR`, and what the hook is about, `--slice NAME` or `--grant ID`; pure.
+/// Error: another word, or that is missing.
 [[nodiscard]] Result<HookOptions> read_hook_options(const std::vector<std::string>& words,
-                                                    SliceOption slice = SliceOption::Needed);
+                                                    HookSubject subject = HookSubject::Slice);
 
 /// A container is being made: gives it the slice. State of the container on stdin.
 int run_create_runtime(const std::vector<std::string>& words);

@@ -43,7 +43,7 @@ Status edit(const HookPlace& place, HookStatus& status) {
 }  // namespace
 
 int run_precreate(const std::vector<std::string>& words) {
-    auto options = read_hook_options(words, SliceOption::None);
+    auto options = read_hook_options(words, HookSubject::Nothing);
     if (!options) return report_hook_error({HookStatus::Usage, std::move(options.error())});
     HookPlace place = own_hook_place();
     place.broker = options->broker;

@@ -74,17 +74,21 @@ TEST(CdiSpec, AnotherBrokerIsAnArgument) {
 }
 
 TEST(HookOptions, RefusesWhatItDoesNotKnow) {
-    const auto refused = [](const std::vector<std::string>& words, SliceOption slice = SliceOption::Needed) {
-        const auto options = read_hook_options(words, slice);
+    const auto refused = [](const std::vector<std::string>& words, HookSubject subject = HookSubject::Slice) {
+        const auto options = read_hook_options(words, subject);
         return options ? "accepted" : options.error().message;
     };
     EXPECT_THAT(refused({}), HasSubstr("--slice"));
     EXPECT_THAT(refused({"--slice"}), HasSubstr("needs a value"));
     EXPECT_THAT(refused({"--slice", "a b"}), HasSubstr("name of a slice"));
     EXPECT_THAT(refused({"--slice", "a", "--sliec", "b"}), HasSubstr("unknown option --sliec"));
-    EXPECT_THAT(refused({"--slice", "a"}, SliceOption::None), HasSubstr("unknown option --slice"));
+    EXPECT_THAT(refused({"--slice", "a"}, HookSubject::Nothing), HasSubstr("unknown option --slice"));
     EXPECT_EQ(refused({"--slice", "a"}), "accepted");
-    EXPECT_EQ(refused({}, SliceOption::None), "accepted");
+    EXPECT_EQ(refused({}, HookSubject::Nothing), "accepted");
+    EXPECT_THAT(refused({}, HookSubject::Grant), HasSubstr("--grant is missing"));
+    EXPECT_THAT(refused({"--slice", "disk.0"}, HookSubject::Grant), HasSubstr("unknown option --slice"));
+    EXPECT_THAT(refused({"--grant", "a", "--slice"}), HasSubstr("unknown option --grant"));
+    EXPECT_EQ(refused({"--grant", "a", "--config", "/c"}, HookSubject::Grant), "accepted");
 }
 
 Status anybody(const SliceRequest&) {
