@@ -56,6 +56,18 @@ struct thread_info {
     __u32 status;
 };
 
+struct user_namespace {
+    int level;
+};
+/* kernel_cap_t: two numbers of 32 bits before Linux 6.3, one of 64 since; the first bits are the same. */
+struct capabilities {
+    __u32 first;
+};
+struct cred {
+    struct capabilities cap_effective;
+    struct user_namespace* user_ns;
+};
+
 struct task_struct {
     struct thread_info thread_info;
     unsigned int flags;
@@ -64,6 +76,7 @@ struct task_struct {
     struct task_struct* group_leader;
     struct task_struct* real_parent;
     __u64 self_exec_id;
+    const struct cred* cred;
     struct files_struct* files;
     struct io_uring_task* io_uring;
 };
@@ -100,6 +113,8 @@ struct bpf_iter__task_vma {
 /* include/linux/sched.h */
 #define PF_IO_WORKER 0x00000010u
 #define PF_KTHREAD 0x00200000u
+/* include/uapi/linux/capability.h */
+#define CAP_SYS_ADMIN 21
 /* arch/x86/include/asm/thread_info.h: the system call in progress was entered in 32-bit mode. */
 #define TS_COMPAT 0x0002u
 

@@ -26,7 +26,8 @@
 #define POSTERN_TASK_KERNEL 2u     /* kernel thread or io_uring worker: it has no system call of its own */
 #define POSTERN_TASK_IO_URING 4u   /* has an io_uring context */
 #define POSTERN_TASK_IN_SANDBOX 8u /* in the cgroup subtree of the policy's sandbox */
-#define POSTERN_TASK_KNOWN 15u
+#define POSTERN_TASK_TRUSTED 16u   /* has CAP_SYS_ADMIN in the first user namespace */
+#define POSTERN_TASK_KNOWN 31u
 
 /* include/uapi/asm-generic/mman-common.h, arch/x86/include/uapi/asm/mman.h */
 #define POSTERN_PROT_READ 1u
@@ -442,9 +443,15 @@ static __always_inline int postern_decide_access(const struct postern_policy* po
  * receiver. */
 static __always_inline int postern_decide_receive(const struct postern_policy* policy,
                                                   const struct postern_call* call) {
-    /* Who keeps the file for its owner, or hands it on, must be able to hold it. */
-    if (policy->flags & POSTERN_POLICY_SHARED)
-        return call->task & POSTERN_TASK_IN_SANDBOX ? POSTERN_DENY_SHARE : POSTERN_ALLOW;
+    /*
+     * Who keeps the file for its owner (systemd, the holder, the next broker) must be able to hold it.
+     * Anybody else could name it to another driver, which asks no hook: VFIO_DEVICE_BIND_IOMMUFD and
+     * VFIO_GROUP_SET_CONTAINER put a second device into the address space of an iommufd.
+     */
+    if (policy->flags & POSTERN_POLICY_SHARED) {
+        if (call->task & POSTERN_TASK_IN_SANDBOX) return POSTERN_DENY_SHARE;
+        return call->task & POSTERN_TASK_TRUSTED ? POSTERN_ALLOW : POSTERN_DENY_RECEIVER;
+    }
     if (policy->forward == POSTERN_FORWARD_ANYONE) return POSTERN_ALLOW;
     if (policy->forward == POSTERN_FORWARD_SANDBOX && call->task & POSTERN_TASK_IN_SANDBOX)
         return POSTERN_ALLOW;

@@ -282,6 +282,19 @@ static __always_inline __u32 task_facts(const struct task_struct* task, int with
     return facts;
 }
 
+/* Whether the current task may administer the machine, and not only a user namespace. */
+static __always_inline int is_trusted(void) {
+    const struct cred* cred = BPF_CORE_READ(bpf_get_current_task_btf(), cred);
+    const struct user_namespace* ns = BPF_CORE_READ(cred, user_ns);
+    __u32 capabilities = 0;
+    int level = -1;
+    if (bpf_core_read(&capabilities, sizeof(capabilities), &cred->cap_effective) ||
+        bpf_core_read(&level, sizeof(level), &ns->level)) {
+        return 0;
+    }
+    return level == 0 && capabilities >> CAP_SYS_ADMIN & 1;
+}
+
 /* The system call in progress. */
 static __always_inline void read_syscall(struct postern_call* call) {
     struct task_struct* task = bpf_get_current_task_btf();
@@ -653,6 +666,7 @@ static __noinline int rule_receive(unsigned long long* ctx) {
     }
     if (is_shared(policy)) {
         if (current_sandbox()) call.task |= POSTERN_TASK_IN_SANDBOX;
+        if (is_trusted()) call.task |= POSTERN_TASK_TRUSTED;
         return verdict_on(policy, &call, postern_decide_in(POSTERN_HOOK_RECEIVE, policy, &call));
     }
     const __u32 level = policy->cgroup_level;

@@ -120,6 +120,7 @@ Result<BrokerDevice> read_broker_device(const Json& document, const std::string&
     device.profile = reader.string("profile", true);
     device.bind = reader.boolean("bind", false);
     device.trusts_annotations = reader.boolean("trust_annotations", false);
+    device.trusts_dma_map = reader.boolean("trust_dma_map", false);
     const std::string backend = reader.string("backend", false);
     reader.each("allow", [&](const Json& element, const std::string& path) {
         device.allow.push_back(read_rule(element, path, reading, names));

@@ -33,7 +33,10 @@ struct BrokerDevice {
     std::string profile;              ///< name or file
     bool bind = false;                ///< to vfio-pci, when the device is first needed
     bool trusts_annotations = false;  ///< also where podman may have them from an image
-    std::optional<Backend> backend;   ///< by which it is owned; default_backend() without
+    /// That no user has a VFIO device of their own, which they could put into the address space of a device
+    /// whose iommufd they have (`dma_map`).
+    bool trusts_dma_map = false;
+    std::optional<Backend> backend;  ///< by which it is owned; default_backend() without
     std::vector<SliceRule> allow;
 };
 

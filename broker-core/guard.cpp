@@ -223,12 +223,13 @@ Status Guard::share_file(int fd, const FilePolicy& policy) {
     POSTERN_ASSIGN(const auto all, pins_.files());
     const bool same = std::any_of(all.begin(), all.end(), [&](const auto& each) {
         return each.first.file == answer.file && each.first.share == policy.sandbox_cgroup_id &&
-               policy.grant == each.second.grant && allows_no_more(each.second, share.policy);
+               policy.grant == each.second.grant && allows_the_same(each.second, share.policy);
     });
     if (same) return {};
+    // Nobody sees whether its client has closed it: what that gave up must not be its again by another file.
     return fail(
-        "the guard: cannot share fd {}: the sandbox has a policy of another grant on it, or one that allows "
-        "something else; end that grant first",
+        "the guard: cannot share fd {}: the sandbox has a policy of another grant on it, or one whose client "
+        "has given up some of it; end that grant first",
         fd);
 }
 

@@ -168,24 +168,11 @@ Result<postern_policy> encode(const FilePolicy& policy) {
     return encoded;
 }
 
-bool allows_no_more(const postern_policy& there, const postern_policy& asked) {
-    if (there.n_windows != asked.n_windows || there.n_ioctls != asked.n_ioctls) return false;
-    const auto fewer = [](uint32_t some, uint32_t all) { return (some & ~all) == 0; };
-    for (uint32_t i = 0; i < std::min<uint32_t>(there.n_windows, POSTERN_MAX_WINDOWS); ++i) {
-        const postern_range& old = there.windows[i];
-        const postern_range& fresh = asked.windows[i];
-        if (old.offset != fresh.offset || old.length != fresh.length || old.vma_offset != fresh.vma_offset ||
-            !fewer(old.flags, fresh.flags))
-            return false;
-    }
-    for (uint32_t i = 0; i < POSTERN_MAX_IOCTLS; ++i) {
-        postern_ioctl_entry old = there.ioctls[i];
-        const postern_ioctl_entry& fresh = asked.ioctls[i];
-        if (!fewer(old.flags, fresh.flags)) return false;
-        old.flags = fresh.flags;
-        if (std::memcmp(&old, &fresh, sizeof old) != 0) return false;
-    }
-    return std::memcmp(there.rules, asked.rules, sizeof there.rules) == 0;
+bool allows_the_same(const postern_policy& there, const postern_policy& asked) {
+    const auto same = [](const auto& a, const auto& b) { return std::memcmp(&a, &b, sizeof a) == 0; };
+    return (there.flags & POSTERN_POLICY_REVOKED) == 0 && there.n_windows == asked.n_windows &&
+           there.n_ioctls == asked.n_ioctls && same(there.windows, asked.windows) &&
+           same(there.ioctls, asked.ioctls) && same(there.rules, asked.rules);
 }
 
 }  // namespace postern

@@ -76,7 +76,7 @@ struct FilePolicy {
 /// makes no sense, such as an empty window. Pure.
 [[nodiscard]] Result<postern_policy> encode(const FilePolicy& policy);
 
-/// Whether `there` is `asked`, or what is left of it after its client gave up rights. Pure.
-[[nodiscard]] bool allows_no_more(const postern_policy& there, const postern_policy& asked);
+/// Whether `there` allows what `asked` does: its client has given up nothing, and it is not revoked. Pure.
+[[nodiscard]] bool allows_the_same(const postern_policy& there, const postern_policy& asked);
 
 }  // namespace postern

@@ -5,6 +5,7 @@ error, and others are served meanwhile. Runs as root in the guest; see tests/lab
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import json
 import mmap
@@ -25,6 +26,8 @@ from broker_lab import (ALICE, BLK, BLK2, BOB, CAROL, CLIENT, EDU, PATIENCE, Bro
                         rss_of, setUpModule, tearDownModule, wait_until)
 
 LIBC = ctypes.CDLL(None, use_errno=True)
+POSTERN_IOC_RESTRICT = 0xf950
+BY_CDEV = os.environ.get("POSTERN_BACKEND") == "cdev"
 EVERYONE = [{"allow": [{"everyone": True}]}]
 "".encode("idna")  # sockets need it, and callers that are not root may not load it
 # Seconds, for one honest request (with the end of an own grant before it) while others do their worst: under emulation, where all share
@@ -455,6 +458,37 @@ class Identity(Hostile):
             self.assertIn(wanted, words)
         self.free_again()
 
+    def test_what_was_given_up(self):
+        """It comes back with another file. Where all have one, nobody sees that its client has closed it."""
+        def asks(_child, path, narrows):
+            one, fds = Client(path).grant()
+            if narrows:
+                device = fds[one["fds"].index("device")]
+                if LIBC.ioctl(device, ctypes.c_ulong(POSTERN_IOC_RESTRICT), ctypes.c_ulong(4 << 56 | 2)) != -1 or ctypes.get_errno() != errno.EALREADY:
+                    raise AssertionError("it cannot be given up")
+            said = []
+            for keeps in (True, False):
+                for name, fd in list(zip(one["fds"], fds)):
+                    if fd >= 0 and (name.startswith("window.") or not keeps):
+                        os.close(fd)
+                        fds[one["fds"].index(name)] = -1
+                try:
+                    said.append(Client(path).grant()[0]["grant"] == one["grant"])
+                except Refused as refused:
+                    said.append(refused.message)
+                    continue
+                break
+            return said
+        given_up = "given up some of it"
+        for narrows, wanted in ((False, [True] if BY_CDEV else ["open already", True]),
+                                (True, [given_up, given_up] if BY_CDEV else ["open already", True])):
+            with self.subTest(narrows=narrows):
+                said = self.child(asks, self.path, narrows, uid=ALICE).result()
+                self.assertEqual(len(said), len(wanted), said)
+                for words, each in zip(said, wanted):
+                    self.assertTrue(words is True if each is True else each in str(words), said)
+                self.free_again()
+
     def test_a_name_for_terminals(self):
         def named(child, path):
             LIBC.prctl(15, b"\x1b[31m\nroot", 0, 0, 0)  # PR_SET_NAME
@@ -676,7 +710,7 @@ class Slices(SliceLab):
         self.assertUnharmed()
 
 
-if os.environ.get("POSTERN_BACKEND") == "cdev":
+if BY_CDEV:
     class SlicesOfOneFile(SliceLab):
         def test_a_file_that_is_the_brokers_is_for_nobody_else(self):
             """Where it cannot be opened twice, "anyone" would have the broker's own."""

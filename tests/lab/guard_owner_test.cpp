@@ -2,6 +2,7 @@
 // A file that cannot be opened twice: its owner and all clients have one struct file. Who passes for whom.
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/sched.h>
 #include <pthread.h>
 #include <signal.h>
@@ -14,8 +15,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <thread>
 
@@ -372,9 +375,17 @@ TEST_F(GuardOwnerTest, TheOwnersNumberIsNotTheOwner) {
     EXPECT_EQ(0, read_at(file(), 9));
 }
 
+bool drop_capability(unsigned capability) {
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    std::array<__user_cap_data_struct, 2> sets{};
+    if (::syscall(SYS_capget, &header, sets.data()) != 0) return false;
+    sets.at(capability / 32).effective &= ~(1U << capability % 32);
+    return ::syscall(SYS_capset, &header, sets.data()) == 0;
+}
+
 TEST_F(GuardOwnerTest, WhoMayHoldIt) {
     share();
-    const auto receive = [&](const TestCgroup* where) {
+    const auto receive = [&](const TestCgroup* where, const std::function<bool()>& become = {}) {
         int pair[2];
         EXPECT_EQ(0, ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
         const UniqueFd ours(pair[0]);
@@ -382,6 +393,7 @@ TEST_F(GuardOwnerTest, WhoMayHoldIt) {
         EXPECT_EQ(0, send_fd(ours.get(), file()));
         return in_child(
             [&] {
+                if (become && !become()) return static_cast<int>(kWrong);
                 const UniqueFd got = receive_fd(theirs.get());
                 return got ? 100 + read_at(got.get(), 2) : EPERM;
             },
@@ -394,6 +406,13 @@ TEST_F(GuardOwnerTest, WhoMayHoldIt) {
     EXPECT_EQ(EPERM, receive(&*empty_));
     // Whoever keeps it for its owner: to hold it is all that may be done.
     EXPECT_EQ(100 + EPERM, receive(nullptr));
+    // Nobody else: a driver that is told of the file asks no hook.
+    EXPECT_EQ(EPERM, receive(nullptr, [] { return ::setresuid(65534, 65534, 65534) == 0; }));
+    EXPECT_EQ(EPERM, receive(nullptr, [] { return ::unshare(CLONE_NEWUSER) == 0; }));
+    EXPECT_EQ(EPERM, receive(nullptr, [] { return drop_capability(CAP_SYS_ADMIN); }));
+    EXPECT_EQ(100 + EPERM, receive(nullptr, [] { return drop_capability(CAP_NET_ADMIN); }));
+    // In the sandbox as before, whoever it is.
+    EXPECT_EQ(100, receive(&*sandbox_, [] { return ::setresuid(65534, 65534, 65534) == 0; }));
 }
 
 TEST_F(GuardOwnerTest, WhatIsGivenUpStaysGivenUp) {
@@ -412,16 +431,18 @@ TEST_F(GuardOwnerTest, WhatIsGivenUpStaysGivenUp) {
     };
     EXPECT_EQ(EPERM, read_in(*sandbox_, 2));
     EXPECT_EQ(0, read_in(*second_, 5));  // the others' parts are theirs
-    // The same grant handed out again is what it has become; another's is none of it.
-    EXPECT_TRUE(ok(guard_->share_file(file(), part(*sandbox_, 2, "one"))));
+    // It is not handed out again, nor is another grant's.
+    EXPECT_FALSE(guard_->share_file(file(), part(*sandbox_, 2, "one")));
     EXPECT_EQ(EPERM, read_in(*sandbox_, 2));
     EXPECT_FALSE(guard_->share_file(file(), part(*sandbox_, 2, "three")));
-    // Nor is it what is left of something else.
     EXPECT_FALSE(guard_->share_file(file(), part(*sandbox_, 3, "one")));
     FilePolicy fewer = part(*second_, 5, "two");
     fewer.windows[0].write = false;
     EXPECT_FALSE(guard_->share_file(file(), fewer));
+    // One of which nothing was given up is what it was, until it is revoked.
     EXPECT_TRUE(ok(guard_->share_file(file(), part(*second_, 5, "two"))));
+    EXPECT_EQ(1U, guard_->revoke("two").value_or(0));
+    EXPECT_FALSE(guard_->share_file(file(), part(*second_, 5, "two")));
 }
 
 TEST_F(GuardOwnerTest, RevokedMovedEnded) {

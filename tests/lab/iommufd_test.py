@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -14,12 +15,30 @@ import unittest
 BUILD = os.environ["POSTERN_BUILD"]
 POSTERN = f"{BUILD}/bin/postern"
 CLIENT = f"{BUILD}/examples/edu-dma-map"
-EDU = os.environ["LAB_EDU"]
+EDU, BLK2 = os.environ["LAB_EDU"], os.environ["LAB_VIRTIO_BLK2"]
 HAS_IOMMUFD = os.path.exists("/dev/iommu")
 HAS_MSEAL = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 10)
 BASE, STRIDE, SIZE = 0x1000000, 0x100000, 0x10000
 
 
+# Sends its guarded iommufd over stdin, and lives until somebody answers.
+SENDER = """
+import json, os, socket
+grant = json.loads(os.pread(3, 1 << 16, 0))
+stdin = socket.socket(fileno=0)
+socket.send_fds(stdin, [b"x"], [grant["fds"][grant["dma_map"]["fd"]]])
+stdin.recv(1)
+"""
+# Binds a device to what it receives over stdin, and to an iommufd of its own.
+BINDER = """
+import fcntl, os, socket, struct, sys
+received = socket.recv_fds(socket.socket(fileno=0), 1, 1)[1]
+for iommu in (*received, os.open("/dev/iommu", os.O_RDWR)):
+    device = os.open(sys.argv[1], os.O_RDWR)
+    fcntl.ioctl(device, 0x3b76, struct.pack("<IIiI", 16, 0, iommu, 0))  # VFIO_DEVICE_BIND_IOMMUFD
+    print("received" if iommu in received else "own")
+    os.close(device)
+"""
 # Calls on its guarded iommufd as any program makes them: a line of JSON with errno, or 0, of each.
 NATIVE = """
 import ctypes, fcntl, json, os, struct, sys, time
@@ -201,6 +220,27 @@ if HAS_IOMMUFD:  # what another kernel does instead is Choosing's to show
                     capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
                 self.assertRan(pool)
                 self.assertEqual(pool.stdout.count("into the device and back"), 3, pool.stdout)
+
+        def test_nobody_elses_device_is_bound_to_it(self):
+            """A driver that is told the number of a file asks no hook: whoever has a device of their own may not receive the file."""
+            subprocess.run([POSTERN, "bind", BLK2], check=True, capture_output=True)
+            self.addCleanup(subprocess.run, [POSTERN, "unbind", BLK2], check=True, capture_output=True)
+            node = "/dev/vfio/devices/" + os.listdir(f"/sys/bus/pci/devices/{BLK2}/vfio-dev")[0]
+            mode = os.stat("/dev/iommu").st_mode & 0o777
+            os.chmod("/dev/iommu", 0o666)
+            self.addCleanup(os.chmod, "/dev/iommu", mode)
+            os.chown(node, 5, 5)
+            for backend in self.both():
+                for uid, bound in ((5, ["own"]), (0, ["received", "own"])):  # root is the control
+                    ours, theirs = socket.socketpair()
+                    client = subprocess.Popen([POSTERN, "run", "--quiet", "--backend", backend, "--device", EDU, "--profile", self.write(profile()),
+                                               "--", "/usr/bin/python3", "-c", SENDER], stdin=theirs)
+                    theirs.close()
+                    result = subprocess.run(["/usr/bin/python3", "-c", BINDER, node], stdin=ours, user=uid, group=uid, extra_groups=[],
+                                            capture_output=True, text=True, timeout=120)
+                    ours.close()
+                    self.assertEqual((result.stdout.split(), result.returncode), (bound, 0), result.stderr)
+                    client.wait(120)
 
         def test_nothing_else_is_its_to_call(self):
             """Of an iommufd, by number, and of VFIO's container that it can be as well: whatever the block says."""

@@ -102,7 +102,7 @@ postern_call random_call(Dice& dice, const postern_policy& policy) {
     constexpr uint64_t kFlags[] = {1, 1, 1, 1, 3, 0x11, 0x8001, 0x11e051, 2, 0, 8, 9, 0x40001, 0x21};
     postern_call call{};
     call.hook = static_cast<uint32_t>(dice.one_in(16) ? dice.below(8) : 1 + dice.below(6));
-    call.task = static_cast<uint32_t>(dice.one_in(4) ? dice.below(17) : 0);
+    call.task = static_cast<uint32_t>(dice.one_in(4) ? dice.below(33) : 0);
     call.nr = dice.one_in(8) ? dice.below(600) : call.hook == POSTERN_HOOK_ACCESS ? 17 + dice.below(2) : 16;
     if (call.hook == POSTERN_HOOK_MMAP && !dice.one_in(8)) call.nr = 9;
     for (auto& arg : call.args) arg = dice.place();

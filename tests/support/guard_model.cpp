@@ -83,9 +83,9 @@ bool model_allows(const postern_policy& policy, const postern_call& call) {
     if ((policy.flags & 4) != 0) return false;
     const bool compat = (call.task & POSTERN_TASK_COMPAT) != 0;
     const bool kernel = (call.task & POSTERN_TASK_KERNEL) != 0;
-    if (call.task > 15) return false;
-    // A shared file's own policy: whoever is not in its sandbox may hold it, and nothing else.
-    if ((policy.flags & 8) != 0) return call.hook == POSTERN_HOOK_RECEIVE && (call.task & 8) == 0;
+    if (call.task > 31) return false;
+    // A shared file's own policy: root outside of all sandboxes may hold it, and nothing else.
+    if ((policy.flags & 8) != 0) return call.hook == POSTERN_HOOK_RECEIVE && (call.task & 24) == 16;
     const auto some_window = [&](uint32_t method, bool read, bool write, auto&& fits) {
         for (uint32_t i = 0; i < policy.n_windows && i < 32; i++) {
             const postern_range& window = policy.windows[i];

@@ -377,7 +377,7 @@ TEST(EncodePolicy, RefusesWhatDoesNotFit) {
     EXPECT_EQ("accepted", changed([](FilePolicy& policy) { policy.cgroup_level = 31; }));
 }
 
-/// Who has no part in a shared file may hold it, outside of every sandbox, and nothing else.
+/// Who has no part in a shared file may hold it as root, outside of every sandbox, and nothing else.
 TEST(DecideShared, WithoutAShare) {
     postern_policy shared = encoded();
     shared.flags |= POSTERN_POLICY_SHARED;
@@ -390,11 +390,13 @@ TEST(DecideShared, WithoutAShare) {
         EXPECT_EQ(POSTERN_DENY_SHARE, postern_decide(&shared, &call)) << hook;
     }
     call.hook = POSTERN_HOOK_RECEIVE;
+    EXPECT_EQ(POSTERN_DENY_RECEIVER, postern_decide(&shared, &call));
+    call.task = POSTERN_TASK_TRUSTED;
     EXPECT_EQ(POSTERN_ALLOW, postern_decide(&shared, &call));
-    call.task = POSTERN_TASK_IN_SANDBOX;
+    call.task = POSTERN_TASK_TRUSTED | POSTERN_TASK_IN_SANDBOX;
     EXPECT_EQ(POSTERN_DENY_SHARE, postern_decide(&shared, &call));
     shared.flags |= POSTERN_POLICY_REVOKED;
-    call.task = 0;
+    call.task = POSTERN_TASK_TRUSTED;
     EXPECT_EQ(POSTERN_DENY_REVOKED, postern_decide(&shared, &call));
 }
 
