@@ -29,6 +29,8 @@ constexpr int64_t kPauseAfterEnd = 10'000 * kMillisecond;
 constexpr int64_t kPauseAfterGrant = 60'000 * kMillisecond;
 /// How long the guard stays attached without a grant: attaching takes as long as many grants.
 constexpr int64_t kLinger = 10'000 * kMillisecond;
+constexpr const char* kStopped =
+    "was stopped by `postern revoke --reset`; it is opened anew when its last client has ended";
 
 tl::unexpected<Broker::Refused> refuse(BrokerRefusal kind, std::string message) {
     return tl::unexpected(Broker::Refused{kind, std::move(message)});
@@ -124,6 +126,7 @@ void Broker::take_up_device(const std::string& bdf, KeptFiles files, std::map<un
         if (!files.text.contains("profile")) return fail("its profile was not kept");
         Json text = files.text.at("profile");
         const bool bound = files.text.value("bound", false);
+        const bool stopped = files.text.value("stopped", false);
         POSTERN_ASSIGN(Profile profile, profile_of(text));
         for (const UniqueFd& fd : files.fds) POSTERN_TRY(guard_->claim(fd.get()));
         std::vector<KeptFiles> in_order;
@@ -134,7 +137,7 @@ void Broker::take_up_device(const std::string& bdf, KeptFiles files, std::map<un
         POSTERN_ASSIGN(
             DeviceSession session,
             DeviceSession::adopt(profile, bdf, std::move(files), std::move(in_order), ProgramSignals::Wait));
-        return Device{bdf, bound, std::move(text), std::move(profile), std::move(session)};
+        return Device{bdf, bound, std::move(text), std::move(profile), std::move(session), stopped};
     };
     auto device = adopt();
     if (device) {
@@ -197,6 +200,7 @@ Status Broker::keep_access(const Device& device) {
     SessionFiles files = device.session.device_files();
     files.text["profile"] = device.profile_text;
     files.text["bound"] = device.bound;
+    if (device.stopped) files.text["stopped"] = true;
     return keeper_->put("device/" + device.bdf, files.text.dump(), files.fds);
 }
 
@@ -281,18 +285,22 @@ Status Broker::close_device(Device& device) {
     return first;
 }
 
-/// A device that nobody uses goes on as the configuration has it now: closed, if that is otherwise.
+/// A device that nobody uses goes on as the configuration has it now: closed, if that is otherwise, or if it
+/// was stopped.
 void Broker::retire(const std::string& bdf) {
     const auto open = devices_.find(bdf);
     const bool used = std::any_of(grants_.begin(), grants_.end(),
                                   [&](const HeldGrant& each) { return each.device == bdf; });
     if (open == devices_.end() || used || open->second.session.reaches_others()) return;
-    if (const BrokerDevice* config = find_device(config_, bdf)) {
+    const BrokerDevice* config = find_device(config_, bdf);
+    const bool stopped = open->second.stopped;
+    if (config != nullptr && !stopped) {
         const auto loaded = load_profile(config->profile);
         // One that cannot be read now is told to the next who asks; the device is as it was.
         if (!loaded || profile_text(*loaded) == open->second.profile_text) return;
     }
-    log_(fmt::format("device {}: the configuration has changed; it is given back", bdf));
+    log_(fmt::format("device {}: {}; it is given back", bdf,
+                     stopped ? "was stopped" : "the configuration has changed"));
     if (Status closed = close_device(open->second); !closed) log_(closed.error().message);
     devices_.erase(open);
 }
@@ -314,6 +322,7 @@ Status Broker::connect_peers(const Device& device, unsigned slice) {
                     device.bdf, peer.device, own.iommu_group.value_or(0));
             POSTERN_ASSIGN(const UniqueFd dmabuf, device.session.export_for(peer));
             POSTERN_ASSIGN(Device * reaching, open_device(*config));
+            if (reaching->stopped) return fail("device {}: {}", peer.device, kStopped);
             POSTERN_TRY(reaching->session.reserve_peer(device.bdf, slice, peer));
             POSTERN_TRY(keep_access(*reaching));
             return reaching->session.map_peer(dmabuf.get(), peer);
@@ -382,6 +391,18 @@ tl::expected<Broker::Granted, Broker::Refused> Broker::grant(const Caller& calle
                         *pid, held->slice));
     }
     if (held == grants_.end()) {
+        // A user's own processes can be moved out of the sandbox, and binding a device to an iommufd asks no
+        // hook about that. It stays bound when the grant has ended.
+        if (caller.uid != 0 && device.profile.device->dma_map && !config->trusts_dma_map) {
+            return refuse(
+                BrokerRefusal::Denied,
+                fmt::format(
+                    "device {}: all its clients have memory in the address space whose iommufd "
+                    "\"dma_map\" gives to each, and with that uid {} could put a VFIO device of their own "
+                    "into it; if no user has one, say \"trust_dma_map\": true in {}/{}.json",
+                    *bdf, caller.uid, kBrokerConfig, config->name));
+        }
+        if (device.stopped) return refuse(BrokerRefusal::Busy, fmt::format("device {}: {}", *bdf, kStopped));
         if (const auto wait = held_up_.find(caller.uid); wait != held_up_.end()) {
             const int64_t left = wait->second - clock_time(CLOCK_MONOTONIC);
             if (left > 0) {
@@ -768,9 +789,12 @@ tl::expected<std::string, Broker::Refused> Broker::revoke(const Caller& caller,
     if (request.reset) {
         const auto device = devices_.find(held->device);
         if (device == devices_.end()) return failed(Error{"its device is not open", 0});
+        // Kept first, as above.
+        device->second.stopped = true;
+        if (auto kept = keep_access(device->second); !kept) return failed(std::move(kept.error()));
         const auto reset = stop_device(device->second.session.device());
         if (!reset) return failed(reset.error());
-        words += fmt::format("; {} {}; its memory space is off until it is opened anew", held->device,
+        words += fmt::format("; {} {}; its memory space is off until its last client has ended", held->device,
                              *reset ? "was reset" : "has no way to be reset");
     }
     if (request.kill) {

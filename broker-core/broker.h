@@ -109,7 +109,8 @@ class Broker {
         Json profile_text;   ///< merged, by which it was set up
         Profile profile;
         DeviceSession session;
-        bool is_kept = true;  ///< that its peers are gone is known to the keeper, too
+        bool stopped = false;  ///< by a revocation with a reset, until it is opened anew
+        bool is_kept = true;   ///< that its peers are gone is known to the keeper, too
     };
     struct HeldGrant {
         std::string id;

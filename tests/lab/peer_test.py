@@ -15,7 +15,7 @@ import subprocess
 import time
 import unittest
 
-from broker_lab import BLK2, BUILD, EDU, PATIENCE, POSTERN, BrokerLab, postern, wait_until
+from broker_lab import ALICE, BLK2, BUILD, EDU, PATIENCE, POSTERN, BrokerLab, as_user, postern, wait_until
 
 IVSHMEM, SHARED_A, SHARED_B = os.environ["LAB_IVSHMEM"], os.environ["LAB_SHARED_A"], os.environ["LAB_SHARED_B"]
 BASE, SIZE = 0x2000000, 0x10000  # edu addresses 28 bits, and its profile has 64 KiB at 0x1000000
@@ -164,6 +164,26 @@ class Peers(BrokerLab):
                     self.free_again()
                 self.stop_broker()
 
+    def test_a_users_dma_map_is_the_administrators_word(self):
+        """Whoever has the iommufd could put a device of their own into the address space, out of the sandbox."""
+        path = f"{self.folder}/own.json"
+        with open(path, "w") as file:
+            json.dump({"postern": 1, "device": {"match": {"vendor": "0x1234", "device": "0x11e8"},
+                                                "windows": [{"name": "registers", "region": "bar0", "offset": 0, "length": 4096, "access": "rw"}],
+                                                "dma_map": {"iova": hex(BASE), "size": hex(SIZE)}}}, file)
+        for trusted in (False, True):
+            with self.subTest(trusted=trusted):
+                self.start_broker([{"name": "edu", "device": EDU, "profile": path, "backend": "iommufd", "allow": [{"users": [ALICE]}],
+                                    "trust_dma_map": trusted}])
+                said = self.run_client(f"{BUILD}/examples/edu-dma-map", device=EDU, profile=path, who=as_user(ALICE))
+                self.assertEqual(said.returncode, 0 if trusted else 125, said.stderr + self.log())
+                self.assertEqual('"trust_dma_map": true' in said.stderr, not trusted, said.stderr)
+                self.free_again()
+                root = self.run_client(f"{BUILD}/examples/edu-dma-map", device=EDU, profile=path)
+                self.assertEqual(root.returncode, 0, root.stderr + self.log())
+                self.free_again()
+                self.stop_broker()
+
     def test_it_ends_with_the_client_that_has_the_window(self):
         self.start()
         first = self.hold("--slice", "0")
@@ -217,6 +237,53 @@ class Peers(BrokerLab):
         client.stdin.write("get\n")
         client.stdin.flush()
         self.assertEqual(client.wait(PATIENCE), 128 + signal.SIGBUS)
+        self.free_again()
+        # The next one's is a device that works, and so is its peer.
+        client = self.hold("--slice", "0")
+        self.assertEqual(self.tell(client, "set", 9)[0], 9)
+        self.edu(hex(BASE), "0x33")
+        self.assertEqual(self.tell(client, "get"), [0x33, 0x33])
+
+    def test_a_stopped_device_is_nobodys_until_all_have_ended(self):
+        self.start()
+        first, second = self.hold("--slice", "0"), self.hold("--slice", "1")
+        with self.client() as caller:
+            grant = next(each["grant"] for each in caller.grants() if each["slice"] == 0)
+            caller.ask({"op": "revoke", "grant": grant, "reset": True, "kill": True})
+        first.wait(PATIENCE)
+
+        def is_alone():
+            with self.client() as caller:
+                return len(caller.grants()) == 1
+        self.assertTrue(wait_until(is_alone, PATIENCE), self.log())
+        for broker in ("the one that stopped it", "the next one"):
+            with self.subTest(broker=broker):
+                self.refused("was stopped", "--reset", flags=["--slice", "0"], free=False)
+                if broker != "the next one":
+                    self.kill9()
+                    self.start_broker()
+        waits = subprocess.Popen([POSTERN, "run", "--quiet", "--broker", self.path, "--device", IVSHMEM, "--wait", "--", "/bin/true"])
+        self.addCleanup(waits.wait)
+        self.addCleanup(waits.kill)
+        time.sleep(1)
+        self.assertIsNone(waits.poll())
+        self.finish(second)
+        self.assertEqual(waits.wait(PATIENCE), 0, self.log())
+        self.free_again()
+        self.assertEqual(self.tell(self.hold("--slice", "0"), "set", 9)[0], 9)
+
+    def test_a_stopped_device_is_no_peer(self):
+        self.start()
+        stopped = self.hold("--slice", "0", device=EDU)
+        with self.client() as caller:
+            caller.ask({"op": "revoke", "grant": caller.grants()[0]["grant"], "reset": True})
+        self.refused("was stopped", EDU, free=False)
+        stopped.kill()
+        stopped.wait()
+        self.free_again()
+        client = self.hold("--slice", "0")
+        self.edu(hex(BASE), "0x44")
+        self.assertEqual(self.tell(client, "get"), [0x44, 0x44])
 
     def test_a_reset_by_the_client_cuts_the_peer_off(self):
         """Of a virtio device, whose window begins with a register that keeps what is written to it (device_feature_select)."""
