@@ -184,8 +184,8 @@ bool BrokerServer::accept_one() {
     auto peer = read_peer(socket.get());
     if (!peer || ::setsockopt(socket.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0) return true;
     const uid_t uid = peer->caller.uid;
-    // The broker's own may end it anyway, and each container that starts holds a connection while it asks by
-    // another: as many as may be held would wait for each other.
+    // The broker's own may end it anyway, and each of root's containers holds a connection while it starts
+    // and asks by another (need_broker): as many as may be held would wait for each other.
     if (uid != ::geteuid() && count_of(uid) >= limits_.per_user) {
         (void)send_now(
             socket.get(),

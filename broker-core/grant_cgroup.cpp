@@ -103,7 +103,9 @@ Result<GrantCgroup> GrantCgroup::of_container(pid_t pid, pid_t runtime, uid_t ui
 }
 
 Status GrantCgroup::make(const std::map<std::string, std::string>& limits) {
-    if (::mkdir(path_.c_str(), 0755) != 0 && errno != EEXIST) {
+    const bool made = ::mkdir(path_.c_str(), 0755) == 0;
+    // Its files are for its caller to read, whatever the umask.
+    if ((!made && errno != EEXIST) || (made && ::chmod(path_.c_str(), 0755) != 0)) {
         const int error = errno;
         return fail_errno(error, "cgroup: making {}", path_);
     }

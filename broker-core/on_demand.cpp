@@ -17,6 +17,7 @@
 
 #include "broker-core/file.h"
 #include "broker-core/packet.h"
+#include "broker-core/user_namespace.h"
 
 namespace postern {
 namespace {
@@ -123,7 +124,7 @@ Result<UniqueFd> need_broker(const std::string& path, const std::string& config)
     const auto deadline = Clock::now() + kPatienceToStart;
     while (true) {
         auto connection = connect_to(path);
-        const bool may_start = ::geteuid() == 0;
+        const bool may_start = is_machines_root();
         if (connection && may_start && is_unattended(*connection, path, kGreeting)) {
             POSTERN_ASSIGN(const std::string said, start_broker(path, config));
             if (said.find(kBrokerRunsAlready) != std::string::npos ||
@@ -131,7 +132,7 @@ Result<UniqueFd> need_broker(const std::string& path, const std::string& config)
                 return connection;
             return fail("{}", without_name(last_line(said)));
         }
-        if (connection) return connection;
+        if (connection) return may_start ? std::move(connection) : UniqueFd();
         const int errnum = connection.error().errnum;
         if (errnum != ENOENT && errnum != ECONNREFUSED) return connection;
         if (!may_start) {

@@ -44,9 +44,10 @@ std::string folder_of(const std::string& path) {
     return slash == std::string::npos ? "." : path.substr(0, slash);
 }
 
-/// Everybody may enter it, and only root may write.
+/// Everybody may enter it, whatever the umask, and only root may write.
 Status make_folder(const std::string& folder) {
-    if (::mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST) {
+    const bool made = ::mkdir(folder.c_str(), 0755) == 0;
+    if ((!made && errno != EEXIST) || (made && ::chmod(folder.c_str(), 0755) != 0)) {
         const int error = errno;
         return fail_errno(error, "cannot make {}", folder);
     }

@@ -15,6 +15,7 @@
 #include "broker-core/on_demand.h"
 #include "broker-core/peer.h"
 #include "broker-core/scope_guard.h"
+#include "broker-core/user_namespace.h"
 #include "oci-hook/configured_slices.h"
 #include "oci-hook/container_folder.h"
 #include "oci-hook/container_mounts.h"
@@ -95,6 +96,7 @@ Status start_deliverer(const Delivery& delivery, const ContainerFolder& folder, 
 
 HookResult create(const HookOptions& options) {
     HOOK_ASSIGN(BadState, const std::string text, read_to_end(STDIN_FILENO, kMaxContainerJson));
+    HOOK_TRY(Denied, refuse_root_of_a_namespace());
     HOOK_ASSIGN(BadState, const ContainerState state, read_container_state(text));
     HOOK_ASSIGN(BadState, const std::string config,
                 read_file(state.bundle + "/config.json", kMaxContainerJson));

@@ -322,23 +322,25 @@ class OnDemand(ContainerLab):
         self.assertFalse(os.path.exists(f"{ROOT}/postern-broker"), "with the keeper")
 
     def test_many_at_once(self):
-        """Each that comes holds a connection, by which the broker stays, and asks by another."""
+        """Root's hold a connection each, by which the broker stays, and ask by another; an ordinary user has only so many."""
         state = f"{self.folder}/state"
         with open(state, "w") as file:
             json.dump({"ociVersion": "1.0.2", "id": "crowd", "status": "stopped", "pid": 0, "bundle": self.folder}, file)
         broker = self.on_demand()
         kept = self.client()
-        broker.send_signal(signal.SIGSTOP)
         self.addCleanup(broker.send_signal, signal.SIGCONT)
-        crowd = []
-        for _ in range(40):
-            with open(state) as file:
-                crowd.append(subprocess.Popen([f"{BUILD}/bin/postern-oci-hook", "leave", "--grant", "0" * 32, "--broker", self.path],
-                                              stdin=file, stderr=subprocess.PIPE, text=True))
-        time.sleep(2)
-        broker.send_signal(signal.SIGCONT)
-        said = [each.communicate(timeout=PATIENCE)[1] for each in crowd]
-        self.assertEqual([each.returncode for each in crowd], [0] * len(crowd), said)
+        for user in (0, ALICE):
+            with self.subTest(user=user):
+                broker.send_signal(signal.SIGSTOP)
+                crowd = []
+                for _ in range(40):
+                    with open(state) as file:
+                        crowd.append(subprocess.Popen([f"{BUILD}/bin/postern-oci-hook", "leave", "--grant", "0" * 32, "--broker", self.path],
+                                                      stdin=file, stderr=subprocess.PIPE, text=True, user=user))
+                time.sleep(2)
+                broker.send_signal(signal.SIGCONT)
+                said = [each.communicate(timeout=PATIENCE)[1] for each in crowd]
+                self.assertEqual([each.returncode for each in crowd], [0] * len(crowd), said)
         kept.close()
         self.assertEqual(broker.wait(PATIENCE), 0, self.log())
 

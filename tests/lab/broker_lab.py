@@ -211,14 +211,14 @@ class BrokerLab(unittest.TestCase):
             with open(f"{self.config}/{entry.pop('name', 'blk')}.json", "w") as file:
                 json.dump(entry, file)
 
-    def start_broker(self, devices=None, keeper="holder", args=()):
+    def start_broker(self, devices=None, keeper="holder", args=(), umask=-1):
         """With a configuration, or once more with the one it had. Returns when it serves."""
         if devices is not None:
             self.write_config(devices)
         self.log_start = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         with open(self.log_path, "ab") as log:
             self.broker = subprocess.Popen([POSTERN, "broker", "--config", self.config, "--socket", self.path, "--keeper", keeper,
-                                            *map(str, args)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                                            *map(str, args)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, umask=umask)
 
         def serves():
             return self.broker.poll() is not None or " serves " in self.log()

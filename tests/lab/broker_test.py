@@ -43,6 +43,20 @@ class Callers(BrokerLab):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.free_again()
 
+    def test_whatever_its_umask(self):
+        """A root shell's may be 077: the broker's folder and a grant's cgroup are for its callers all the same."""
+        self.start_broker(ALL, umask=0o077)
+        client = self.spawn("/bin/sleep", "60", who=as_user(ALICE))
+        self.assertTrue(self.has_live(1), self.log())
+        with open(f"/proc/{client.pid}/cgroup") as file:
+            cgroup = "/sys/fs/cgroup" + file.read().strip().split("::", 1)[1]
+        grant = cgroup[:cgroup.index("postern-grant-")] + cgroup[cgroup.index("postern-grant-"):].split("/")[0]
+        for folder in (os.path.dirname(self.path), grant):
+            self.assertEqual(os.stat(folder).st_mode & 0o777, 0o755, folder)
+        client.send_signal(signal.SIGTERM)
+        client.wait(PATIENCE)
+        self.free_again()
+
     def test_statuses_are_those_of_run(self):
         self.start_broker(ALL)
         who = as_user(ALICE)

@@ -10,7 +10,7 @@ import subprocess
 import time
 import unittest
 
-from container_lab import (BLK, BUILD, CLIENT, CRUN, EDU, IMAGE, PATIENCE, POSTERN, SOCKET, ContainerLab, podman_line, postern, processes,
+from container_lab import (BLK, BUILD, CLIENT, CRUN, EDU, HOOK, IMAGE, PATIENCE, POSTERN, SOCKET, ContainerLab, podman_line, postern, processes,
                            setUpModule, tearDownModule, wait_until)  # noqa: F401
 
 READ = ("/bin/virtio-blk-client", "--reads", "500")
@@ -432,6 +432,29 @@ class Refusals(CrunLab):
                                     stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False)
             self.assertRefused(result, "no broker serves /run/postern-broker/socket", "only root can start one", "systemctl enable --now")
             self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+            self.assertGranted(self.crun("run", "-b", folder, "mine"))
+
+    def test_an_ordinary_user_who_is_root_of_a_user_namespace(self):
+        """As podman without root calls the runtime and the hooks: files of root's are somebody else's there."""
+        as_podman = ["setpriv", "--reuid=5", "--regid=5", "--clear-groups", "unshare", "-Ur"]
+
+        def ask(*command, **kwargs):
+            return subprocess.run([*as_podman, *command], capture_output=True, text=True, timeout=PATIENCE, check=False, **kwargs)
+        with self.bundle(*PROBED) as folder:
+            os.chmod(self.folder, 0o755)
+            subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
+            with open(f"{folder}/config.json") as file:
+                config = file.read()
+            state = json.dumps({"ociVersion": "1.0.2", "id": "mine", "status": "created", "pid": os.getpid(), "bundle": folder})
+            for said in (ask(CRUN, "--root", "/tmp/crun-of-5", "run", "-b", folder, "mine", stdin=subprocess.DEVNULL),
+                         ask(HOOK, "createRuntime", "--slice", "disk.0", input=state)):
+                self.assertRefused(said, "podman without root", "start it as root")
+                self.assertEqual(len(said.stderr.splitlines()), 1, said.stderr)
+                for misleading in ("chown", "remove it", "cannot make"):
+                    self.assertNotIn(misleading, said.stderr)
+            # The controls: what asks for nothing is made, and root's gets a slice.
+            plain = ask(HOOK, "precreate", input=json.dumps({key: value for key, value in json.loads(config).items() if key != "annotations"}))
+            self.assertEqual((plain.returncode, plain.stderr), (0, ""))
             self.assertGranted(self.crun("run", "-b", folder, "mine"))
 
     def test_nothing_configured(self):
