@@ -25,7 +25,7 @@ struct Delivery {
 enum class DeliveryEnd { Delivered, ContainerEnded };
 
 /// Waits for a process of the container, and gives it the fds; refuses everybody else and goes on (`log` is
-/// told). Error: it cannot wait any more.
+/// told of the first ones, and of what comes after that once a minute). Error: it cannot wait any more.
 [[nodiscard]] Result<DeliveryEnd> serve_delivery(const Delivery& delivery,
                                                  const std::function<void(const std::string&)>& log);
 

@@ -91,6 +91,36 @@ class Deliveries : public testing::Test {
         EXPECT_TRUE(served_);
     }
 
+    /// A container's init that can be ended; 0 if there is none.
+    pid_t start_init() {
+        const pid_t init = ::fork();
+        if (init == 0) {
+            ::pause();
+            ::_exit(0);
+        }
+        auto pidfd = pidfd_of(init);
+        if (!pidfd) return 0;
+        delivery_.init = std::move(*pidfd);
+        return init;
+    }
+    void expect_end_with(pid_t init) {
+        ASSERT_EQ(::kill(init, SIGKILL), 0);
+        join();
+        EXPECT_EQ(end_, DeliveryEnd::ContainerEnded);
+        ::waitpid(init, nullptr, 0);
+    }
+    /// A process connects, and is gone when it is looked at.
+    void ask_and_end() const {
+        const pid_t child = ::fork();
+        if (child == 0) {
+            auto connection = connect_to(path_);
+            ::_exit(connection ? 0 : 1);
+        }
+        int status = 0;
+        ASSERT_EQ(::waitpid(child, &status, 0), child);
+        ASSERT_EQ(status, 0);
+    }
+
     postern_grant* fetch() {
         error_.fill('\0');
         return postern_open_path(path_.c_str(), error_.data(), error_.size());
@@ -151,15 +181,7 @@ TEST_F(Deliveries, RefusesWhoIsInAnotherPidNamespaceAndGoesOn) {
 }
 
 TEST_F(Deliveries, RefusesWhoHasEnded) {
-    // It connects, and is gone when it is looked at.
-    const pid_t child = ::fork();
-    if (child == 0) {
-        auto connection = connect_to(path_);
-        ::_exit(connection ? 0 : 1);
-    }
-    int status = 0;
-    ASSERT_EQ(::waitpid(child, &status, 0), child);
-    ASSERT_EQ(status, 0);
+    ask_and_end();
     serve();
     postern_grant* grant = fetch();
     join();
@@ -168,20 +190,29 @@ TEST_F(Deliveries, RefusesWhoHasEnded) {
     EXPECT_EQ(refused_.size(), 1U);
 }
 
-TEST_F(Deliveries, EndsWithTheContainer) {
-    const pid_t init = ::fork();
-    if (init == 0) {
-        ::pause();
-        ::_exit(0);
-    }
-    auto pidfd = pidfd_of(init);
-    ASSERT_TRUE(pidfd);
-    delivery_.init = std::move(*pidfd);
+TEST_F(Deliveries, AFloodOfRefusalsIsToldInAFewLines) {
+    for (int i = 0; i < 100; ++i) ask_and_end();
     serve();
-    ASSERT_EQ(::kill(init, SIGKILL), 0);
+    postern_grant* grant = fetch();
     join();
-    EXPECT_EQ(end_, DeliveryEnd::ContainerEnded);
-    ::waitpid(init, nullptr, 0);
+    ASSERT_NE(grant, nullptr) << error_.data();
+    postern_close(grant);
+    EXPECT_EQ(refused_.size(), 16U);
+}
+
+TEST_F(Deliveries, AFloodOfRefusalsDoesNotOutliveTheContainer) {
+    const pid_t init = start_init();
+    ASSERT_GT(init, 0);
+    for (int i = 0; i < 400; ++i) ask_and_end();  // seconds of them
+    serve();
+    expect_end_with(init);
+}
+
+TEST_F(Deliveries, EndsWithTheContainer) {
+    const pid_t init = start_init();
+    ASSERT_GT(init, 0);
+    serve();
+    expect_end_with(init);
 }
 
 TEST(ClientPath, SaysWhyThereIsNoGrant) {
