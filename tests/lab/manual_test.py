@@ -78,12 +78,21 @@ class Manual(unittest.TestCase):
 
 
 class Readme(Manual):
-    """In its own order; each block goes on where the one before has ended."""
+    """In its own order; each block goes on where the one before has ended. From a machine on which nothing of it was done."""
+
+    def setUp(self):
+        super().setUp()
+        subprocess.run(["groupdel", "ci"], check=False, capture_output=True)
+        with open(f"{BUILD}/install_manifest.txt") as file:
+            for installed in file.read().split("\n"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(installed)
 
     def test_uses(self):
         by_hand, systemd, pool, broker, podman = blocks("README.md", "## Uses")
-        check, bind, explain, client = by_hand
-        for line in (check, bind, explain):
+        *first, client = by_hand
+        self.assertIn("cmake --install", first[0])
+        for line in first:
             self.typed(line, cwd=REPOSITORY)
         self.assertIn("verified", self.typed(client, cwd=REPOSITORY))
 
@@ -99,8 +108,8 @@ class Readme(Manual):
         with open(f"{WORK}/junit.xml") as file:
             self.assertIn('tests="6"', file.read())
 
-        *configure, enable, member = broker
-        for line in (*configure, enable):
+        *configure, member = broker
+        for line in configure:
             self.typed(line)
         self.assertIn("300 verified", self.typed(member, user=ALICE))
         stranger = subprocess.run(["setpriv", "--reuid=6", "--regid=6", "--clear-groups", "bash", "-c", member], stdin=subprocess.DEVNULL,
@@ -154,16 +163,22 @@ class Containers(Manual):
         for line in ("systemctl disable --now postern-cdi.path", "rm /etc/cdi/postern.json"):
             self.typed(line)
         hook, = ["\n".join(block) for block in blocks("docs/containers.md", "### Stock crun and runc") if "precreate" in block[-1]]
-        folder = "/etc/containers/oci/hooks.d"
-        write(f"{folder}/postern.json", hook)
-        self.addCleanup(os.unlink, f"{folder}/postern.json")
-        write("/etc/containers/containers.conf", CONTAINERS + f'[engine]\nhooks_dir = ["{folder}"]\n')
+        with open(f"{REPOSITORY}/docs/containers.md") as file:
+            line, = re.findall(r"`(hooks_dir = .*?)`", file.read())
+        another = {"version": "1.0.0", "stages": ["precreate"], "when": {"always": True},
+                   "hook": {"path": "/bin/sh", "args": ["sh", "-c", f"touch {WORK}/anothers; cat"]}}
+        usual, folder = json.loads(line.split(" = ")[1])
+        for path, text in ((f"{folder}/postern.json", hook), (f"{usual}/another.json", json.dumps(another))):
+            write(path, text)
+            self.addCleanup(os.unlink, path)
+        write("/etc/containers/containers.conf", CONTAINERS + f"[engine]\n{line}\n")
         self.addCleanup(write, "/etc/containers/containers.conf", CONTAINERS)
         with open("/etc/postern/devices.d/disk.json") as file:
             config = json.load(file)
         write("/etc/postern/devices.d/disk.json", json.dumps({**config, "trust_annotations": True}))
         said = self.typed("podman run --rm --annotation dev.postern.slice=disk.0 localhost/lab /run/postern/shim /usr/bin/client")
         self.assertIn("20000 verified", said)
+        self.assertTrue(os.path.exists(f"{WORK}/anothers"), "podman's own folder of hooks counts as before")
 
     def life(self, runtime, shim):
         """Restarted by podman, executed in, removed: in a scope of systemd's."""
