@@ -205,7 +205,7 @@ static __always_inline int postern_decide_ioctl(const struct postern_policy* pol
     *rules = 0;
     if (policy->flags & (POSTERN_POLICY_REVOKED | POSTERN_POLICY_SHARED))
         return policy->flags & POSTERN_POLICY_REVOKED ? POSTERN_DENY_REVOKED : POSTERN_DENY_SHARE;
-    if (task & ~(POSTERN_TASK_IO_URING | POSTERN_TASK_IN_SANDBOX)) {
+    if (task & ~(POSTERN_TASK_IO_URING | POSTERN_TASK_IN_SANDBOX | POSTERN_TASK_TRUSTED)) {
         return task & POSTERN_TASK_COMPAT ? POSTERN_DENY_COMPAT : POSTERN_DENY_TASK;
     }
     if (nr != POSTERN_NR_IOCTL) return POSTERN_DENY_SYSCALL;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <ctime>
+#include <utility>
 
 #include "broker-core/binding.h"
 #include "broker-core/boot_clock.h"
@@ -249,6 +250,9 @@ Result<Broker::Device*> Broker::open_device(const BrokerDevice& config) {
                     loaded.profile.name);
     bool was_bound = true;
     if (config.bind) {
+        // A device that is another than the profile's does not lose its driver.
+        POSTERN_ASSIGN(const PciDevice pci, read_pci_device(config.bdf));
+        POSTERN_TRY(DeviceSession::check(loaded.profile, pci));
         POSTERN_ASSIGN(const std::string driver, bind_device(config.bdf));
         was_bound = driver == "vfio-pci";
     }
@@ -514,7 +518,7 @@ void Broker::abandon(Grants::iterator held) {
     if (!held->preparing) return;  // it has the files already, of an earlier time
     if (held->cgroup.is_there()) held->cgroup.let_out();
     held->ending = true;
-    (void)attend();
+    freed_ = attend() || freed_;
 }
 
 tl::expected<void, Broker::Refused> Broker::enter(const Caller& caller, pid_t runtime,
@@ -643,7 +647,9 @@ Result<bool> Broker::end(HeldGrant& held) {
     POSTERN_ASSIGN(const auto reached, disconnect_peers(held.device, held.slice));
     for (const std::string& bdf : reached) retire(bdf);
     if (device != devices_.end()) {
-        POSTERN_TRY(device->second.session.end_slice(held.slice));
+        Status ended = device->second.session.end_slice(held.slice);
+        // Programs find nothing of a device whose memory space is off; it is closed before anybody has it.
+        if (!ended && !device->second.stopped) return propagate(std::move(ended));
     }
     if (held.cgroup.has_place()) {
         POSTERN_TRY(guard_->remove_sandbox(held.cgroup.identity().cgroup_id));
@@ -654,7 +660,7 @@ Result<bool> Broker::end(HeldGrant& held) {
 }
 
 bool Broker::attend() {
-    bool freed = false;
+    bool freed = std::exchange(freed_, false);
     std::vector<std::string> left;
     for (auto held = grants_.begin(); held != grants_.end();) {
         if (!held->ending && has_ended(held->pidfd.get())) held->ending = true;

@@ -168,6 +168,7 @@ class Broker {
     Keeper* keeper_;
     Log log_;
     std::optional<Guard> guard_;  ///< while there are grants, and a little longer
+    bool freed_ = false;          ///< a slice, outside of attend()
     int64_t idle_since_ = 0;      ///< CLOCK_MONOTONIC, ns
     std::map<std::string, Device> devices_;
     Grants grants_;

@@ -152,12 +152,8 @@ MappedRange::~MappedRange() {
     if (at_ != nullptr) ::munmap(at_, size_);
 }
 
-Result<DeviceSession> DeviceSession::open(const Profile& profile, const std::string& bdf, Backend backend,
-                                          ProgramSignals signals) {
-    POSTERN_ASSIGN(const PciDevice pci, read_pci_device(bdf));
-    // All that can be refused is refused before anything is opened.
+Status DeviceSession::check(const Profile& profile, const PciDevice& pci) {
     POSTERN_ASSIGN(const DevicePlan forecast, plan_device(profile, forecast_device_info(pci)));
-    POSTERN_TRY(check_ownable(pci));
     for (const auto* programs : {&forecast.setup.device, &forecast.setup.slice, &forecast.teardown.device,
                                  &forecast.teardown.slice}) {
         for (const ProgramLine& line : *programs) {
@@ -166,6 +162,15 @@ Result<DeviceSession> DeviceSession::open(const Profile& profile, const std::str
             }
         }
     }
+    return {};
+}
+
+Result<DeviceSession> DeviceSession::open(const Profile& profile, const std::string& bdf, Backend backend,
+                                          ProgramSignals signals) {
+    POSTERN_ASSIGN(const PciDevice pci, read_pci_device(bdf));
+    // All that can be refused is refused before anything is opened.
+    POSTERN_TRY(check(profile, pci));
+    POSTERN_TRY(check_ownable(pci));
     DeviceSession session;
     session.signals_ = signals;
     session.id_ = random_id();

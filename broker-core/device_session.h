@@ -77,6 +77,9 @@ struct SliceBacking {
 /// destructor) runs the teardown programs and leaves the device as it was found.
 class DeviceSession {
   public:
+    /// Whether `profile` is for this device and its programs are there, as far as that can be seen before the
+    /// device is opened, or bound.
+    [[nodiscard]] static Status check(const Profile& profile, const PciDevice& pci);
     /// Owns the device at `bdf` and prepares it for all slices of `profile`, device-wide setup included. On
     /// an error nothing is left.
     [[nodiscard]] static Result<DeviceSession> open(const Profile& profile, const std::string& bdf,

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`postern broker` as its callers use it: run, pool, ps, revoke. Runs as root in the guest; see tests/lab/README.md."""
 
+import glob
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import time
 import unittest
 
-from broker_lab import ALICE, BLK, BOB, CAROL, CLIENT, EDU, PATIENCE, POSTERN, BrokerLab, as_user, on_blk, postern, setUpModule, wait_until
+from broker_lab import ALICE, BLK, BLK2, BOB, CAROL, CLIENT, EDU, PATIENCE, POSTERN, BrokerLab, as_user, on_blk, postern, setUpModule, wait_until
 from e2e_test import links_pinned
 
 ALL = [{"allow": [{"users": [ALICE, BOB]}]}]
@@ -41,6 +42,38 @@ class Callers(BrokerLab):
         result = subprocess.run([*as_user(BOB), POSTERN, "run", "--broker", self.path, "--device", BLK, "--", CLIENT, "--reads", "100"],
                                 capture_output=True, text=True, timeout=PATIENCE)
         self.assertEqual(result.returncode, 0, result.stderr)
+        self.free_again()
+
+    def test_another_device_than_the_profiles_keeps_its_driver(self):
+        folder = f"/sys/bus/pci/devices/{BLK2}/"
+
+        def disk():
+            """When its driver has found it: each time anew."""
+            (path,) = glob.glob(f"{folder}virtio*/block/*/diskseq")
+            with open(path) as file:
+                return int(file.read())
+        postern("unbind", BLK2)
+        self.assertTrue(wait_until(lambda: glob.glob(f"{folder}virtio*/block/*/diskseq"), PATIENCE))
+        before = disk()
+        for profile, status in (("edu", 125), ("virtio-blk-queue", 0)):
+            self.start_broker([{"device": BLK2, "profile": profile, "bind": True, "allow": []}])
+            result = self.run_client("/bin/true", device=BLK2, profile=profile)
+            self.assertEqual(result.returncode, status, result.stderr)
+            self.free_again()
+            self.stop_broker()
+            self.assertTrue(wait_until(lambda: glob.glob(f"{folder}virtio*/block/*/diskseq"), PATIENCE))
+            self.assertEqual(disk() == before, status == 125, result.stderr)
+
+    def test_a_reset_with_teardown_programs(self):
+        """They find a device whose memory space is off, and fail: that holds up nobody."""
+        self.start_broker(ALL)
+        client = self.spawn(CLIENT, "--reads", 1000000000, who=as_user(ALICE))
+        self.assertTrue(self.has_live(1), self.log())
+        with self.client() as caller:
+            caller.ask({"op": "revoke", "grant": self.grants()[0]["grant"], "reset": True, "kill": True})
+        self.assertNotEqual(client.wait(PATIENCE), 0)
+        after = self.run_client(CLIENT, "--reads", 300, who=as_user(BOB), flags=["--wait"])
+        self.assertEqual(after.returncode, 0, after.stderr + self.log())
         self.free_again()
 
     def test_whatever_its_umask(self):

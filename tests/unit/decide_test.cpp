@@ -301,7 +301,7 @@ TEST(Decide, UnknownIsRefused) {
         call.hook = hook;
         EXPECT_EQ(POSTERN_DENY_HOOK, decide(call));
     }
-    EXPECT_EQ(POSTERN_DENY_TASK, decide(with_task(ioctl_call(0x3b6b), 16)));
+    EXPECT_EQ(POSTERN_DENY_TASK, decide(with_task(ioctl_call(0x3b6b), 32)));
     // A policy of zeros allows nothing.
     const postern_policy none{};
     const postern_call calls[] = {ioctl_call(0), mmap_call(0, 0x1000, PROT_NONE),
