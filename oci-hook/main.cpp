@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
 #include <csignal>
 #include <string>
 #include <string_view>
@@ -35,6 +40,17 @@ void print_help() {
     for (const HookCommand& each : kCommands) fmt::print("  {:<14} {}\n", each.name, each.about);
 }
 
+/// A runtime that writes the container's state must not be left with a broken pipe, whatever was wrong.
+void read_what_is_left() {
+    struct stat found {};
+    if (::fstat(STDIN_FILENO, &found) != 0 || !(S_ISFIFO(found.st_mode) || S_ISSOCK(found.st_mode))) return;
+    std::array<char, 4096> part{};
+    while (true) {
+        const ssize_t got = ::read(STDIN_FILENO, part.data(), part.size());
+        if (got == 0 || (got < 0 && errno != EINTR)) return;
+    }
+}
+
 int main_with_words(std::vector<std::string> words) {
     if (words.size() == 1 && (words[0] == "--help" || words[0] == "-h")) {
         print_help();
@@ -59,5 +75,7 @@ int main_with_words(std::vector<std::string> words) {
 int main(int argc, char** argv) {
     // What reads our words may be gone: that must not end the hook before it has undone what it did.
     std::signal(SIGPIPE, SIG_IGN);
-    return postern::main_with_words({argv + (argc > 0 ? 1 : 0), argv + argc});
+    const int status = postern::main_with_words({argv + (argc > 0 ? 1 : 0), argv + argc});
+    if (status != 0) postern::read_what_is_left();
+    return status;
 }

@@ -176,6 +176,18 @@ class Delivered(Cdi):
         listed = {int(line) for line in lines[1:] if line.isdigit()}
         self.assertEqual(listed, set(range(int(count) + 4)))
 
+    def test_two_wait_at_once(self):
+        """Each has a socket of its own, and gets what is its own by that."""
+        containers = [self.start_with("/bin/sleep", "1000", name=f"disk.{i}") for i in (0, 1)]
+        self.assertEqual(len(waiting()), 2)
+        for i in (1, 0):
+            got = self.podman("exec", containers[i], SHIM, "/bin/sh", "-c", "cat /proc/self/fd/3")
+            self.assertEqual(got.returncode, 0, got.stderr)
+            self.assertEqual(json.loads(got.stdout)["slice"], i)
+        self.assertEqual(waiting(), [])
+        self.remove(*containers)
+        self.assertFree()
+
     def test_statuses_of_the_shim(self):
         for words, status, says in ((["/no/such"], 127, "/no/such"), (["/etc"], 126, "/etc"), (["sh", "-c", "exit 7"], 7, "")):
             result = self.run_with(SHIM, *words)
@@ -332,8 +344,8 @@ class Refused(Cdi):
         self.assertFree()
 
     def test_wrong_hardware(self):
-        self.write_config([{"name": "disk", "device": EDU}])
-        self.assertFails(self.run_with("/bin/true"), 14, "slice disk.0", EDU)
+        self.write_config([{"name": "disk", "device": EDU, "bind": True}])
+        self.assertFails(self.run_with("/bin/true"), 14, "slice disk.0", EDU, "device.match.vendor")
         self.write_config([{"name": "disk"}])
         self.assertReads(self.run_with(SHIM, *READS))
 
@@ -438,6 +450,12 @@ class Refused(Cdi):
         self.assertEqual(sh(HOOK, "createRuntime", "--slice", "disk.0").returncode, 10)
         self.assertEqual(sh(HOOK, "poststop", "--slice", "disk.0").returncode, 10)
         self.assertEqual(sh(HOOK, "--help").returncode, 0)
+        # Whoever writes the container's state is read to the end, whatever is wrong.
+        for words, status in ((["nonsense"], 2), (["createRuntime"], 2), (["createRuntime", "--slice", "disk.0"], 10), (["precreate"], 10)):
+            with subprocess.Popen([HOOK, *words], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as hook:
+                hook.stdin.write(b"x" * (1 << 20))
+                hook.stdin.close()  # BrokenPipeError, if it is not
+                self.assertEqual(hook.wait(PATIENCE), status, words)
 
 
 class Endings(Cdi):

@@ -5,6 +5,7 @@ beside each refusal stands the same container with what is allowed. Runs as root
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -84,17 +85,33 @@ class Situations(CrunLab):
         self.assertFree()
 
     def test_restart(self):
-        """podman itself starts it anew, with fresh fds."""
-        self.start("restarts", "/bin/sh", "-c", "exec /bin/container-probe /bin/sh -c '/bin/true; exit 3'", flags=["--restart", "on-failure:2"])
+        """podman itself starts it anew, with fresh fds of a fresh grant, of which `podman exec` has nothing."""
+        # LISTEN_PID is for the process that has the grant: handed on, so that there is a status of its own in the end.
+        reads = "cat /proc/self/fd/3; echo; (export LISTEN_PID=$(exec sh -c 'echo $PPID'); exec /bin/virtio-blk-client --reads 100); exit 3"
+        self.start("restarts", *PROBED[:1], "/bin/sh", "-c", reads, flags=["--restart", "on-failure:2"])
 
         def all_done():
             return self.inspect("restarts", "{{.RestartCount}} {{.State.Status}}") == "2 exited"
         self.assertTrue(wait_until(all_done, PATIENCE), self.inspect("restarts", "{{json .State}}"))
-        probes = [json.loads(line) for line in self.logs("restarts").splitlines()]
+        logs = self.podman("logs", "restarts")
+        said = logs.stdout + logs.stderr
+        self.assertEqual(said.count("100 verified"), 3, said)
+        self.assertEqual(len(set(re.findall(r'"grant": ?"([0-9a-f]+)"', said))), 3, said)
+        probes = [json.loads(line) for line in said.splitlines() if line.startswith('{"pid"')]
         self.assertEqual(len(probes), 3)
         self.assertEqual(len({probe["LISTEN_FDNAMES"] for probe in probes}), 1)
         for probe in probes:
             self.assertEqual(sorted(map(int, probe["fds"])), list(range(3 + int(probe["LISTEN_FDS"]))))
+            self.assertEqual(probe["LISTEN_PID"], str(probe["pid"]))
+        self.assertFree()
+
+    def test_executed_in_it(self):
+        """`podman exec` gets none of the container's fds."""
+        self.start("executed", *LOOP)
+        self.assertTrue(wait_until(lambda: "completions" in self.said("executed"), PATIENCE))
+        probe, _ = self.read_probe(self.podman("exec", "executed", *PROBED[:1]))
+        self.assertEqual((probe["LISTEN_FDS"], probe["LISTEN_PID"], sorted(probe["fds"])), (None, None, ["0", "1", "2"]))
+        self.podman("rm", "-f", "-t", "0", "executed")
         self.assertFree()
 
     def test_user_namespace(self):
@@ -501,18 +518,23 @@ class Four(CrunLab):
         self.broker.terminate()
         self.broker.wait(PATIENCE)
         self.broker = None
-        before = self.counts()
-        time.sleep(2)
+        others = ("four0", "four1", "four3")
+
+        def go_on():
+            """Each of them, from here on."""
+            before = self.counts()
+            self.assertTrue(wait_until(lambda: all(self.counts()[name] > before[name] for name in others), 60),
+                            (before, self.counts(), {name: self.said(name)[-300:] for name in others}))
+        go_on()
         os.kill(pids["four2"], signal.SIGKILL)
+        go_on()
         self.podman("wait", "four2")
         self.podman("rm", "-f", "-t", "0", "four2")
         self.assertGranted(self.run_in(*PROBED, slice="disk.2"), slice=2)
         self.start("four2", *LOOP, slice="disk.2")
         self.assertTrue(wait_until(lambda: "completions" in self.said("four2"), PATIENCE))
-        time.sleep(1)
-        after = self.counts()
-        for name in ("four0", "four1", "four3"):
-            self.assertGreater(after[name], before[name], name)
+        go_on()
+        for name in others:
             self.assertEqual(self.pid_of(name), pids[name])
             self.assertNotIn("virtio-blk-client:", self.said(name))
         # The next broker knows them all.

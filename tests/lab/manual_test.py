@@ -182,7 +182,7 @@ class Containers(Manual):
 
     def life(self, runtime, shim):
         """Restarted by podman, executed in, removed: in a scope of systemd's."""
-        words = f"--restart=always --name worker --device postern.dev/slice=disk.1 localhost/lab {shim} /usr/bin/client --reads 1000000000"
+        words = f"--restart=always --name worker --device postern.dev/slice=disk.1 localhost/lab {shim} /usr/bin/client --reads 1000000000 --report 0.5"
         self.typed(f"podman run -d --cpus 0.2 {runtime} {words}")
         self.addCleanup(run, "podman rm -f -t 0 worker")
         self.assertTrue(wait_until(lambda: len(self.grants()) == 1, PATIENCE))
@@ -191,6 +191,12 @@ class Containers(Manual):
         with open(f"/proc/{pid}/cgroup") as file:
             self.assertRegex(file.read(), r"/machine\.slice/libpod-[0-9a-f]+\.scope")
         self.typed("podman exec worker true")
+        # systemd writes the rules of devices of all its cgroups anew: what is open stays open.
+        said = "podman logs worker 2>&1 | grep -c completions"
+        self.assertTrue(wait_until(lambda: int(run(said).stdout) > 0, PATIENCE))
+        self.typed("systemctl daemon-reload")
+        before = int(run(said).stdout)
+        self.assertTrue(wait_until(lambda: int(run(said).stdout) > before, PATIENCE))
         os.kill(pid, signal.SIGKILL)  # by `podman kill` its user has stopped it
         self.assertTrue(wait_until(lambda: [each["grant"] for each in self.grants()] not in ([], [first["grant"]]), PATIENCE), self.grants())
         second, = self.grants()

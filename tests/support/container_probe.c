@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * container-probe [--vfio NODE:NODE…] [CMD [ARG…]]: what a container's process was started with, as one line
- * of JSON on stdout: its pid, the variables of sd_listen_fds(3), each open fd and what it is, user,
- * capabilities, seccomp; with --vfio also what each node of VFIO's or iommufd's that it opens itself answers
- * (0, or -errno). Then it is CMD. Linked statically, so that it runs in any image.
+ * container-probe [--vfio NODE:NODE…] [--trace PID:PID…] [CMD [ARG…]]: what a container's process was started
+ * with, as one line of JSON on stdout: its pid, the variables of sd_listen_fds(3), each open fd and what it
+ * is, user, capabilities, seccomp; with --vfio also what each node of VFIO's or iommufd's that it opens
+ * itself answers (0, or -errno), with --trace what each process does of which it would be the tracer or have
+ * a file. Then it is CMD. Linked statically, so that it runs in any image.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -13,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static void print_text(const char* text) {
@@ -80,9 +83,39 @@ static int ask_vfio(const char* node) {
     return answer;
 }
 
+/* The first that goes wrong of a file of another process and of tracing it; both are let go of at once. */
+static int ask_trace(const char* number) {
+    const pid_t pid = (pid_t)atol(number);
+    const int process = (int)syscall(SYS_pidfd_open, pid, 0);
+    int taken;
+    if (process < 0) return -errno;
+    taken = (int)syscall(SYS_pidfd_getfd, process, 0, 0);
+    (void)close(process);
+    if (taken < 0) return -errno;
+    (void)close(taken);
+    if (ptrace(PTRACE_SEIZE, pid, 0L, 0L) != 0) return -errno;
+    /* It cannot be detached from while it runs; this process's end does it. */
+    return 0;
+}
+
+static void print_answers(const char* name, char* words, int (*ask)(const char*)) {
+    const char* comma = "";
+    (void)printf(", \"%s\": {", name);
+    for (char* word = strtok(words, ":"); word; word = strtok(NULL, ":")) {
+        (void)printf("%s\"%s\": %d", comma, word, ask(word));
+        comma = ", ";
+    }
+    (void)printf("}");
+}
+
 int main(int argc, char** argv) {
-    const int with_vfio = argc > 2 && strcmp(argv[1], "--vfio") == 0;
-    char** command = argv + (with_vfio ? 3 : 1);
+    char* nodes = NULL;
+    char* processes = NULL;
+    char** command = argv + (argc > 0 ? 1 : 0);
+    while (command[0] && command[1] && strncmp(command[0], "--", 2) == 0) {
+        *(strcmp(command[0], "--vfio") == 0 ? &nodes : &processes) = command[1];
+        command += 2;
+    }
     (void)printf("{\"pid\": %ld, \"uid\": %ld, \"terminal\": %s", (long)getpid(), (long)getuid(),
                  isatty(STDIN_FILENO) ? "true" : "false");
     print_variable("LISTEN_FDS");
@@ -91,12 +124,8 @@ int main(int argc, char** argv) {
     print_fds();
     print_status("CapEff");
     print_status("Seccomp");
-    if (with_vfio) {
-        (void)printf(", \"vfio\": {");
-        for (char* node = strtok(argv[2], ":"); node; node = strtok(NULL, ":"))
-            (void)printf("%s\"%s\": %d", node == argv[2] ? "" : ", ", node, ask_vfio(node));
-        (void)printf("}");
-    }
+    if (nodes) print_answers("vfio", nodes, ask_vfio);
+    if (processes) print_answers("trace", processes, ask_trace);
     (void)printf("}\n");
     (void)fflush(stdout);
     if (!*command) return 0;
