@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 TRACING = "/sys/kernel/tracing"
-OURS = "by_backend"
+OURS = f"by_backend_{os.getpid()}"
 # drivers/vfio: what the first opening of a device goes through in a type 1 container, in any iommufd, and by VFIO_DEVICE_BIND_IOMMUFD.
 GIVEN = {"container": "vfio_device_group_use_iommu", "iommufd": "vfio_df_iommufd_bind", "cdev": "vfio_df_ioctl_bind_iommufd"}
 MUST = {"type1": {"container"}, "iommufd": {"iommufd"}, "cdev": {"iommufd", "cdev"}}

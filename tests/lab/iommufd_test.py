@@ -221,6 +221,26 @@ if HAS_IOMMUFD:  # what another kernel does instead is Choosing's to show
                 self.assertRan(pool)
                 self.assertEqual(pool.stdout.count("into the device and back"), 3, pool.stdout)
 
+        def test_each_device_has_an_address_space_of_its_own(self):
+            """What two clients map at one address of two devices is two things."""
+            subprocess.run([POSTERN, "bind", BLK2], check=True, capture_output=True)
+            self.addCleanup(subprocess.run, [POSTERN, "unbind", BLK2], check=True, capture_output=True)
+            other = profile(top={"slices": 1}, match={"vendor": "0x1af4", "device": "0x1042"}, dma_map={"iova": hex(BASE)},
+                            windows=[{"name": "registers", "region": "bar4", "offset": 0, "length": 4096, "access": "r", "methods": ["mmap"]}])
+            path = f"{self.folder}/other.json"
+            with open(path, "w") as file:
+                json.dump(other, file)
+            client = NATIVE + "print(map_at(part['iova']), flush=True)\nsys.stdin.readline()\nprint(unmap(part['iova']))"
+            for backend in self.both():
+                with subprocess.Popen([POSTERN, "run", "--quiet", "--backend", backend, "--device", BLK2, "--profile", path, "--", "/usr/bin/python3", "-c",
+                                       client], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holds:
+                    self.assertEqual(holds.stdout.readline(), "0\n")
+                    for _ in range(2):
+                        result = self.run_client(backend=backend)
+                        self.assertRan(result)
+                        self.assertIn(f"at {hex(BASE)} into the device and back", result.stdout)
+                    self.assertEqual(holds.communicate("\n", 120)[0], "0\n")
+
         def test_nobody_elses_device_is_bound_to_it(self):
             """A driver that is told the number of a file asks no hook: whoever has a device of their own may not receive the file."""
             subprocess.run([POSTERN, "bind", BLK2], check=True, capture_output=True)
@@ -302,6 +322,8 @@ if HAS_IOMMUFD:  # what another kernel does instead is Choosing's to show
                                   ({"iova": {"base": hex(BASE), "stride": "0x8000"}}, ("device.dma_map",))):
                 document = profile(dma_map=change, top={"slices": 1 if "stride" not in str(change) else 3})
                 self.assertRefused(self.run_client(document=document), *words)
+            self.assertRefused(self.run_client(document=profile(dma=[{"name": "buffer", "size": "64KiB", "iova": "0xfee00000"}], top={"slices": 1})),
+                               "device.dma[0]", "is not in what the IOMMU maps")
             overlap = profile(dma=[{"name": "buffer", "size": "64KiB", "iova": hex(BASE + 0x1000)}], top={"slices": 1})
             self.assertRefused(self.run_client(document=overlap), "overlaps", "dma_map")
             self.assertRefused(self.run_client(document=profile(forward="anyone")), "dma_map", '"sandbox"')

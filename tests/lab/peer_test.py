@@ -72,7 +72,7 @@ def map_of_ones_own(dmabuf):
     return 0
 
 
-class Peers(BrokerLab):
+class Lab(BrokerLab):
     def profile(self, name="ram", match=None, region="bar2", **changes):
         peer = {"window": "ram", "device": EDU, "iova": {"base": hex(BASE), "stride": hex(SIZE)}, "access": "rw", **changes}
         window = {"name": "ram", "region": region, "offset": {"base": 0, "stride": hex(SIZE)}, "length": hex(SIZE),
@@ -85,9 +85,11 @@ class Peers(BrokerLab):
         return path
 
     def start(self, backend="iommufd", edu=True, edu_backend=None, **changes):
-        devices = [{"name": "ram", "device": IVSHMEM, "profile": self.profile(**changes), "backend": backend, "allow": []}]
+        def by(wanted):
+            return {"backend": wanted} if wanted else {}
+        devices = [{"name": "ram", "device": IVSHMEM, "profile": self.profile(**changes), **by(backend), "allow": []}]
         if edu:
-            devices.append({"name": "edu", "device": EDU, "profile": "edu", "backend": edu_backend or backend, "allow": []})
+            devices.append({"name": "edu", "device": EDU, "profile": "edu", **by(edu_backend or backend), "allow": []})
         self.start_broker(devices)
 
     def hold(self, *flags, device=IVSHMEM):
@@ -128,6 +130,8 @@ class Peers(BrokerLab):
         if free:
             self.free_again()
 
+
+class Peers(Lab):
     def test_one_device_writes_what_the_client_of_another_reads(self):
         for backend in ("iommufd", "cdev"):
             with self.subTest(backend=backend):
@@ -220,7 +224,13 @@ class Peers(BrokerLab):
         self.assertEqual(self.tell(self.hold("--slice", "0"), "get"), [0x22, 0x22])
 
     def test_a_revocation_with_reset_takes_it_from_the_peer(self):
-        self.start()
+        for backend in ("iommufd", "cdev"):
+            with self.subTest(backend=backend):
+                self.start(backend)
+                self.revoke_and_look()
+                self.stop_broker()
+
+    def revoke_and_look(self):
         client = self.hold("--slice", "0")
         self.edu(hex(BASE), "0x11")
         self.assertEqual(self.tell(client, "get"), [0x11, 0x11])
@@ -243,6 +253,8 @@ class Peers(BrokerLab):
         self.assertEqual(self.tell(client, "set", 9)[0], 9)
         self.edu(hex(BASE), "0x33")
         self.assertEqual(self.tell(client, "get"), [0x33, 0x33])
+        self.finish(client)
+        self.free_again()
 
     def test_a_stopped_device_is_nobodys_until_all_have_ended(self):
         self.start()
@@ -295,8 +307,14 @@ class Peers(BrokerLab):
         document["device"]["windows"][0]["length"] = "4KiB"
         with open(path, "w") as file:
             json.dump(document, file)
-        self.start_broker([{"name": "blk", "device": BLK2, "profile": path, "backend": "iommufd", "allow": []},
-                           {"name": "edu", "device": EDU, "profile": "edu", "backend": "iommufd", "allow": []}])
+        for backend in ("iommufd", "cdev"):
+            with self.subTest(backend=backend):
+                self.start_broker([{"name": "blk", "device": BLK2, "profile": path, "backend": backend, "allow": []},
+                                   {"name": "edu", "device": EDU, "profile": "edu", "backend": backend, "allow": []}])
+                self.reset_and_look()
+                self.stop_broker()
+
+    def reset_and_look(self):
         client = self.hold(device=BLK2)
         self.assertEqual(self.tell(client, "set", 5)[0], 5)
         self.assertIn("0x05 at", self.edu("--read", hex(BASE)))
@@ -308,6 +326,8 @@ class Peers(BrokerLab):
         client = self.hold(device=BLK2)
         self.tell(client, "set", 7)
         self.assertIn("0x07 at", self.edu("--read", hex(BASE)))
+        self.finish(client)
+        self.free_again()
 
     def test_a_dmabuf_is_guarded_like_the_device(self):
         """Whoever has an iommufd could let its own device reach the window with it, also when that is another client's."""
@@ -415,6 +435,34 @@ class Peers(BrokerLab):
         self.assertEqual(result.returncode, 125)
         self.assertIn("device.peers[0]", result.stderr)
         self.assertIn("postern broker", result.stderr)
+
+
+class WhereTheKernelForbidsIt(Lab):
+    """Debian's kernels have no iommufd, and older ones no dma-buf of a BAR."""
+
+    def test_it_says_so(self):
+        exports = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 19)
+        self.start(None)
+        self.refused("device.peers[0]", *(("maps no window of another device", '"type1"') if exports else ("exports no dma-buf", "Linux 6.19")))
+        self.stop_broker()
+        # The control: without peers it is a device like others.
+        with open(self.profile()) as file:
+            document = json.load(file)
+        document["device"].pop("peers")
+        with open(f"{self.folder}/ram.json", "w") as file:
+            json.dump(document, file)
+        self.start_broker([{"name": "ram", "device": IVSHMEM, "profile": f"{self.folder}/ram.json", "allow": []}])
+        client = self.hold()
+        self.assertEqual(self.tell(client, "set", 3)[0], 3)
+        self.finish(client)
+        self.free_again()
+
+
+# Which of them this kernel has.
+if os.path.exists("/dev/iommu"):
+    del WhereTheKernelForbidsIt
+else:
+    del Peers
 
 
 def setUpModule():
