@@ -208,6 +208,39 @@ class Containers(Manual):
     def test_a_life_by_postern_crun(self):
         self.life("--runtime /usr/local/bin/postern-crun", "")
 
+    def test_the_quadlet(self):
+        """As podman's generator (5.4.2's: quadlet -dryrun) makes a unit of the page's; the podman here has none yet."""
+        unit = [line for block in blocks("docs/containers.md", "## Quadlet") for line in block]
+        self.assertEqual([line for line in unit if line[0] == "["], ["[Unit]", "[Container]", "[Service]", "[Install]"])
+        keys = [line.split("=", 1) for line in unit if "=" in line]
+        container = {key: value for key, value in keys if key in ("Image", "Exec", "AddDevice", "ReadOnly")}
+        self.assertEqual(container["ReadOnly"], "true")
+        command = container["Exec"].replace("/usr/bin/worker", "/usr/bin/client --reads 1000000000 --report 0.5")
+        run_it = (f"/usr/bin/podman run --name systemd-%N --cidfile=%t/%N.cid --replace --rm --cgroups=split --sdnotify=conmon -d --cpus 0.2 "
+                  f"--device {container['AddDevice']} --read-only {container['Image'].replace('worker', 'lab')} {command}")
+        remove = "/usr/bin/podman rm -v -f -i --cidfile=%t/%N.cid"
+        written = {"Unit": [], "Service": ["Environment=PODMAN_SYSTEMD_UNIT=%n", "KillMode=mixed", f"ExecStop={remove}", f"ExecStopPost=-{remove}",
+                                           "Delegate=yes", "Type=notify", "NotifyAccess=all", f"ExecStart={run_it}",
+                                           # podman 4.3 leaves that file, and starts nothing beside it; `podman generate systemd` removes it so.
+                                           "ExecStartPre=/bin/rm -f %t/%N.cid"]}
+        for key, value in keys:
+            if key in ("Wants", "After"):
+                written["Unit"].append(f"{key}={value}")
+            if key == "Restart":
+                written["Service"].append(f"{key}={value}")
+        write("/run/systemd/system/worker.service", "".join(f"[{name}]\n" + "".join(f"{line}\n" for line in lines) for name, lines in written.items()))
+        self.typed("systemctl daemon-reload")
+        self.addCleanup(run, "systemctl stop worker.service; rm /run/systemd/system/worker.service; systemctl daemon-reload")
+        self.typed("systemctl start worker.service")
+        first, = self.grants()
+        pid = int(self.typed("podman inspect -f '{{.State.Pid}}' systemd-worker"))
+        with open(f"/proc/{pid}/cgroup") as file:
+            self.assertIn("/worker.service/", file.read())
+        os.kill(pid, signal.SIGKILL)
+        self.assertTrue(wait_until(lambda: [each["grant"] for each in self.grants()] not in ([], [first["grant"]]), PATIENCE), self.grants())
+        self.typed("systemctl stop worker.service")
+        self.assertTrue(wait_until(lambda: self.grants() == [], PATIENCE), self.grants())
+
     def test_compose(self):
         """As podman-compose (1.0.3) has podman make the page's service."""
         yaml, = blocks("docs/containers.md", "## Compose")
