@@ -383,6 +383,31 @@ class Ends(CrunLab):
         self.podman("rm", "-f", "-t", "0", "ends")
         self.assertFree()
 
+    def test_paused(self):
+        """`podman pause`, a new name, a restart; and the end of one that stands still. Others start and end beside it."""
+        self.start_broker()
+        self.begin()
+        first, = self.grants()
+        self.assertEqual(self.podman("pause", "ends").returncode, 0)
+        time.sleep(1)
+        stands = self.said("ends").count("completions")
+        self.assertGranted(self.run_in(*PROBED, slice="disk.2"), slice=2)
+        self.assertEqual(self.said("ends").count("completions"), stands)
+        self.assertEqual([(each["grant"], each["state"]) for each in self.grants()], [(first["grant"], "live")])
+        self.assertEqual(self.podman("unpause", "ends").returncode, 0)
+        self.assertTrue(wait_until(lambda: self.said("ends").count("completions") > stands, PATIENCE), "it goes on")
+        renamed = self.podman("rename", "ends", "other")
+        self.assertEqual(renamed.returncode, 0, renamed.stderr)
+        restarted = self.podman("restart", "-t", "0", "other")
+        self.assertEqual(restarted.returncode, 0, restarted.stderr)
+        second, = self.grants()
+        self.assertEqual((second["slice"], second["grant"] != first["grant"]), (first["slice"], True))
+        self.assertEqual(self.podman("pause", "other").returncode, 0)
+        removed = self.podman("rm", "-f", "-t", "0", "other")
+        self.assertEqual(removed.returncode, 0, removed.stderr)
+        self.assertFree()
+        self.assertGranted(self.run_in(*PROBED))
+
     def test_failed_create(self):
         self.assertRefused(self.run_in("/bin/nowhere"), "/bin/nowhere")
         self.assertRefused(self.run_in(*PROBED, flags=["--ulimit", "nofile=999999999999:999999999999"]))

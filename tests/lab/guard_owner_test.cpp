@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -413,6 +414,39 @@ TEST_F(GuardOwnerTest, WhoMayHoldIt) {
     EXPECT_EQ(100 + EPERM, receive(nullptr, [] { return drop_capability(CAP_NET_ADMIN); }));
     // In the sandbox as before, whoever it is.
     EXPECT_EQ(100, receive(&*sandbox_, [] { return ::setresuid(65534, 65534, 65534) == 0; }));
+}
+
+/// By pidfd_getfd(2), which asks no one who has the file: same user, out of the sandbox.
+TEST_F(GuardOwnerTest, WhoMayTakeIt) {
+    share();
+    const UniqueFd plain(::memfd_create("plain", MFD_CLOEXEC));
+    const auto take = [&](uid_t uid, int fd) {
+        int told[2];
+        EXPECT_EQ(0, ::pipe2(told, O_CLOEXEC));
+        const UniqueFd ready(told[0]);
+        UniqueFd tells(told[1]);
+        const pid_t client = ::fork();
+        if (client == 0) {
+            if (::setresuid(uid, uid, uid) != 0 || ::prctl(PR_SET_DUMPABLE, 1) != 0) ::_exit(1);
+            (void)!::write(tells.get(), "x", 1);
+            ::pause();
+            ::_exit(0);
+        }
+        sandbox_->move_here(client);
+        char byte = 0;
+        EXPECT_EQ(1, ::read(ready.get(), &byte, 1));
+        const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, client, 0)));
+        const int found = in_child([&] {
+            if (::setresuid(uid, uid, uid) != 0) return static_cast<int>(kWrong);
+            return outcome([&] { return ::syscall(SYS_pidfd_getfd, pidfd.get(), fd, 0); });
+        });
+        ::kill(client, SIGKILL);
+        ::waitpid(client, nullptr, 0);
+        return found;
+    };
+    EXPECT_EQ(EPERM, take(65534, file()));
+    EXPECT_EQ(0, take(65534, plain.get()));  // the controls
+    EXPECT_EQ(0, take(0, file()));
 }
 
 TEST_F(GuardOwnerTest, WhatIsGivenUpStaysGivenUp) {
