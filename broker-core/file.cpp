@@ -59,6 +59,13 @@ Status write_file(const std::string& path, std::string_view text) {
     return {};
 }
 
+Status make_folder(const std::string& path, mode_t mode) {
+    const bool made = ::mkdir(path.c_str(), mode) == 0;
+    if (made ? ::chmod(path.c_str(), mode) == 0 : errno == EEXIST) return {};
+    const int error = errno;
+    return fail_errno(error, "cannot make {}", path);
+}
+
 std::vector<std::string> names_in(const std::string& folder) {
     std::vector<std::string> names;
     const std::unique_ptr<DIR, int (*)(DIR*)> open(::opendir(folder.c_str()), &::closedir);

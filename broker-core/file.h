@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -30,6 +32,10 @@ struct ReadFile {
 /// A file with `text` and mode 0644 in the place of what `path` is now. It has another name until it is
 /// whole: who is killed here, or reads it now, has the old one.
 [[nodiscard]] Status replace_file(const std::string& path, std::string_view text);
+
+/// Makes a folder with exactly `mode`, whatever the umask. One that is there is no error, and stays as it is:
+/// whose it is, and what it is, is for the caller to look at.
+[[nodiscard]] Status make_folder(const std::string& path, mode_t mode);
 
 /// What a folder holds, without "." and "..", in no order; nothing if it cannot be read.
 [[nodiscard]] std::vector<std::string> names_in(const std::string& folder);

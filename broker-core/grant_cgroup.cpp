@@ -103,12 +103,8 @@ Result<GrantCgroup> GrantCgroup::of_container(pid_t pid, pid_t runtime, uid_t ui
 }
 
 Status GrantCgroup::make(const std::map<std::string, std::string>& limits) {
-    const bool made = ::mkdir(path_.c_str(), 0755) == 0;
-    // Its files are for its caller to read, whatever the umask.
-    if ((!made && errno != EEXIST) || (made && ::chmod(path_.c_str(), 0755) != 0)) {
-        const int error = errno;
-        return fail_errno(error, "cgroup: making {}", path_);
-    }
+    // Its files are for its caller to read.
+    if (auto made = make_folder(path_, 0755); !made) return propagate(std::move(made), "cgroup");
     struct stat found {};
     if (::lstat(path_.c_str(), &found) != 0 || !S_ISDIR(found.st_mode) || found.st_uid != ::geteuid()) {
         identity_.cgroup_id = 0;

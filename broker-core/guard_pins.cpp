@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "broker-core/cgroup_child.h"
+#include "broker-core/file.h"
 #include "broker-core/guard_loader.h"
 #include "broker-core/scope_guard.h"
 
@@ -47,11 +48,8 @@ Result<UniqueFd> open_pin(const std::string& path) {
 }
 
 /// A bpffs may be writable for everybody; whoever owns the folder could take the guard down.
-Status make_folder(const std::string& path) {
-    if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
-        const int error = errno;
-        return fail_errno(error, "the guard: cannot make {}", path);
-    }
+Status make_own_folder(const std::string& path) {
+    if (auto made = make_folder(path, 0700); !made) return propagate(std::move(made), "the guard");
     struct stat found {};
     if (::lstat(path.c_str(), &found) != 0) {
         const int error = errno;
@@ -227,8 +225,8 @@ Status GuardPins::remove() {
 
 Result<GuardPins> GuardPins::open(const std::string& bpffs, bool alone) {
     const std::string folder = set_folder(bpffs);
-    POSTERN_TRY(make_folder(bpffs + "/postern"));
-    POSTERN_TRY(make_folder(folder));
+    POSTERN_TRY(make_own_folder(bpffs + "/postern"));
+    POSTERN_TRY(make_own_folder(folder));
 
     if (exists(map_path(folder, "about"))) {
         POSTERN_ASSIGN(const About found, read_about(folder));

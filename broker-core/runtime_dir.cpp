@@ -4,13 +4,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "broker-core/file.h"
+
 namespace postern {
 
 Status make_runtime_dir() {
-    if (::mkdir(kRuntimeDir, 0700) != 0 && errno != EEXIST) {
-        const int error = errno;
-        return fail_errno(error, "cannot make {}", kRuntimeDir);
-    }
+    POSTERN_TRY(make_folder(kRuntimeDir, 0700));
     struct stat found {};
     if (::lstat(kRuntimeDir, &found) != 0) {
         const int error = errno;

@@ -44,13 +44,9 @@ std::string folder_of(const std::string& path) {
     return slash == std::string::npos ? "." : path.substr(0, slash);
 }
 
-/// Everybody may enter it, whatever the umask, and only root may write.
-Status make_folder(const std::string& folder) {
-    const bool made = ::mkdir(folder.c_str(), 0755) == 0;
-    if ((!made && errno != EEXIST) || (made && ::chmod(folder.c_str(), 0755) != 0)) {
-        const int error = errno;
-        return fail_errno(error, "cannot make {}", folder);
-    }
+/// Everybody may enter it, and only root may write.
+Status make_public_folder(const std::string& folder) {
+    POSTERN_TRY(make_folder(folder, 0755));
     struct stat found {};
     if (::stat(folder.c_str(), &found) != 0) {
         const int error = errno;
@@ -226,7 +222,7 @@ int serve(const BrokerOptions& options) {
     }
     raise_file_limit();
     const std::string folder = folder_of(options.socket);
-    if (auto made = make_folder(folder); !made) return report(made.error(), kLaunchFailed);
+    if (auto made = make_public_folder(folder); !made) return report(made.error(), kLaunchFailed);
     const auto lock = lock_folder(folder);
     if (!lock) return report(lock.error(), kLaunchFailed);
     std::optional<OwnCgroup> cgroup;

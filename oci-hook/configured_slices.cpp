@@ -2,12 +2,10 @@
 #include "oci-hook/configured_slices.h"
 
 #include "broker-core/profile_reader.h"
-#include "broker-core/user_namespace.h"
 
 namespace postern {
 
 Result<std::vector<NamedSlice>> configured_slices(const std::string& folder) {
-    POSTERN_TRY(refuse_root_of_a_namespace());
     POSTERN_ASSIGN(const std::vector<BrokerDevice> configured, load_broker_config(folder));
     std::vector<SlicedDevice> devices;
     devices.reserve(configured.size());

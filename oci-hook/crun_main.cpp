@@ -13,6 +13,7 @@
 #include "broker-core/file.h"
 #include "broker-core/on_demand.h"
 #include "broker-core/passed_fds.h"
+#include "broker-core/user_namespace.h"
 #include "oci-hook/cdi_spec.h"
 #include "oci-hook/configured_slices.h"
 #include "oci-hook/container_config.h"
@@ -99,6 +100,7 @@ Result<std::string> hook_program() {
 /// All that is refused is, before anything is asked for.
 Result<CrunStart> with_slice(CrunStart crun, const CrunCommandLine& line, Json config,
                              const SliceRequest& request) {
+    POSTERN_TRY(refuse_root_of_a_namespace());
     POSTERN_ASSIGN(const std::vector<NamedSlice> slices, configured_slices(request.config));
     POSTERN_ASSIGN(const NamedSlice slice, find_slice(slices, request.name));
     POSTERN_TRY(check_who_asks(request, slice));
