@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -20,7 +21,7 @@
 namespace postern {
 namespace {
 
-constexpr int kBetweenLooks = 50;  // ms
+constexpr std::chrono::milliseconds kBetweenLooks{50};
 
 /// What the child has to say: an errno, and the words behind it.
 struct Answer {
@@ -89,21 +90,27 @@ Wait wait_for(int answer, pid_t child, int cgroup, const ChildPatience& patience
     using Clock = std::chrono::steady_clock;
     clockid_t clock{};
     const bool has_clock = ::clock_getcpuclockid(child, &clock) == 0;
-    const auto begin = Clock::now();
-    auto worked = begin;
+    auto looked = Clock::now();
+    Clock::duration waited{};
+    Clock::duration stalled{};
     timespec used{};
     while (true) {
         pollfd ready{answer, POLLIN, 0};
-        if (::poll(&ready, 1, kBetweenLooks) > 0) return Wait::Over;
+        if (::poll(&ready, 1, static_cast<int>(kBetweenLooks.count())) > 0) return Wait::Over;
         if (cgroup >= 0 && is_frozen(cgroup)) return Wait::Frozen;
+        // Where this process stood still, so may have the child: a machine that was suspended, or is loaded.
         const auto now = Clock::now();
+        const auto passed = std::min<Clock::duration>(now - looked, 2 * kBetweenLooks);
+        looked = now;
+        waited += passed;
+        stalled += passed;
         timespec time{};
         if (has_clock && ::clock_gettime(clock, &time) == 0 &&
             (time.tv_sec != used.tv_sec || time.tv_nsec != used.tv_nsec)) {
             used = time;
-            worked = now;
+            stalled = {};
         }
-        if (now - begin >= patience.all || now - worked >= patience.stall) return Wait::TooLong;
+        if (waited >= patience.all || stalled >= patience.stall) return Wait::TooLong;
     }
 }
 

@@ -9,7 +9,7 @@
 
 namespace postern {
 
-/// How long a child is waited for.
+/// How long a child is waited for, of the time in which this process runs itself.
 struct ChildPatience {
     std::chrono::milliseconds all;    ///< in all
     std::chrono::milliseconds stall;  ///< while it gets nothing done: uses no time of a CPU

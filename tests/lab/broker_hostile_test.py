@@ -903,7 +903,7 @@ class Cgroups(Hostile):
 
     def test_a_cgroup_that_has_no_room(self):
         self.put(f"{self.made}/cgroup.max.descendants", "0")
-        self.assertNoGrant(self.inside(), "making")
+        self.assertNoGrant(self.inside(), "cannot make")
         self.put(f"{self.made}/cgroup.max.descendants", "max")
         child = self.inside()
         self.assertIn(self.made, child.hear())

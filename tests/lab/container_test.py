@@ -95,7 +95,7 @@ class Situations(CrunLab):
         self.assertTrue(wait_until(all_done, PATIENCE), self.inspect("restarts", "{{json .State}}"))
         logs = self.podman("logs", "restarts")
         said = logs.stdout + logs.stderr
-        self.assertEqual(said.count("100 verified"), 3, said)
+        self.assertEqual(said.count("100 verified"), 3, said + self.inspect("restarts", "{{json .State}}") + self.broker_log())
         self.assertEqual(len(set(re.findall(r'"grant": ?"([0-9a-f]+)"', said))), 3, said)
         probes = [json.loads(line) for line in said.splitlines() if line.startswith('{"pid"')]
         self.assertEqual(len(probes), 3)

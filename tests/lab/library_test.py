@@ -74,7 +74,7 @@ def changed_disk():
         subprocess.run(["modprobe", "nvme"], check=True)
         with open("/sys/bus/pci/drivers_probe", "w") as file:
             file.write(NVME)
-        if not wait_until(lambda: os.path.exists("/dev/nvme0n1")):
+        if not wait_until(lambda: os.path.exists("/dev/nvme0n1"), 60):
             raise RuntimeError("the kernel's driver has no disk")
         with open("/dev/nvme0n1", "r+b", buffering=0) as disk:
             disk.seek(3 * 4096)
@@ -170,13 +170,15 @@ class Nvme(Tidy):
 
     def client_of(self, slot):
         """The pid of the client that runs on the slot."""
+        found = []
+
         def find():
             for grant in json.loads(postern("ps", "--json").stdout):
                 if grant["slice"] == slot:
-                    return grant["clients"][1:]  # the first is the sandbox's init
-            return []
-        self.assertTrue(wait_until(find))
-        return find()[0]
+                    found[:] = grant["clients"][1:]  # the first is the sandbox's init
+            return found
+        self.assertTrue(wait_until(find, 60))
+        return found[0]
 
     def test_revoked_clients_are_refused_every_further_call(self):
         server = self.start("--", "/usr/bin/python3", "-c", ASKING)
@@ -211,7 +213,7 @@ class Nvme(Tidy):
             self.await_line(server, "client runs")
         server.kill()
         server.communicate()
-        self.assertTrue(wait_until(lambda: not processes("nvme-client")))
+        self.assertTrue(wait_until(lambda: not processes("nvme-client"), 60))
         # The next one sweeps, and resets the controller.
         self.assertRan(self.serve("--", CLIENT, "--reads", 1000))
 
@@ -224,7 +226,7 @@ class Nvme(Tidy):
     def test_over_a_socket(self):
         path = f"{self.folder}/nvme.sock"
         server = self.start("--clients", 2, "--socket", path)
-        self.assertTrue(wait_until(lambda: os.path.exists(path)))
+        self.assertTrue(wait_until(lambda: os.path.exists(path), 60))
         clients = [subprocess.Popen([CLIENT, "--socket", path, "--reads", "5000", "--json"], stdout=subprocess.PIPE, text=True)
                    for _ in range(2)]
         reports = []
@@ -503,7 +505,7 @@ class OnEdu(Tidy):
         device = self.open_device()
         grant = self.grant(device, self.policy("VFIO_DEVICE_GET_INFO"))
         self.assertErrno(errno.ECHILD, "no client", self.postern.wait, grant)
-        pidfd = self.postern.launch(grant, "/bin/sh", "-c", "sleep 0.5; exit 7")
+        pidfd = self.postern.launch(grant, "/bin/sh", "-c", "sleep 3; exit 7")
         self.assertErrno(errno.ETIMEDOUT, "runs after", self.postern.wait, grant, 1)
         self.assertErrno(errno.EBUSY, "add before", self.postern.grant_add_fd, grant, "late", 0)
         self.assertErrno(errno.EBUSY, "launched already", self.postern.launch, grant, "/bin/true")

@@ -26,12 +26,12 @@ namespace {
 using postern::UniqueFd;
 using testing::HasSubstr;
 
-constexpr const char* kManifest =
+constexpr const char* kPassedManifest =
     R"({"postern":1,"grant":"0123456789abcdef","device":"0000:00:02.0","slice":1,
         "fds":{"manifest":3,"device":4,"dma.ring":5},
         "windows":[{"name":"w","region":0,"offset":0,"length":4096,"access":"rw","mmap":{"fd":"device","offset":0}}],
         "dma":[{"name":"ring","size":4096,"iova":65536,"access":"rw","fd":"dma.ring"}],"irqs":[],"ioctls":[]})";
-constexpr const char* kNames = "manifest:device:dma.ring";
+constexpr const char* kPassedNames = "manifest:device:dma.ring";
 
 std::string header(std::string_view names, uint32_t version = 1) {
     std::string text("postern\0", 8);
@@ -53,7 +53,7 @@ class Socket : public testing::TestWithParam<int> {
         ASSERT_EQ(::socketpair(AF_UNIX, GetParam() | SOCK_CLOEXEC, 0, ends.data()), 0);
         sender_.reset(ends[0]);
         receiver_.reset(ends[1]);
-        auto manifest = postern::sealed_memfd("manifest", kManifest);
+        auto manifest = postern::sealed_memfd("manifest", kPassedManifest);
         ASSERT_TRUE(manifest);
         manifest_ = std::move(*manifest);
         device_.reset(::memfd_create("device", MFD_CLOEXEC));
@@ -94,7 +94,7 @@ class Socket : public testing::TestWithParam<int> {
 };
 
 TEST_P(Socket, GivesTheGrantWithTheNumbersThatArrived) {
-    send(header(kNames), all());
+    send(header(kPassedNames), all());
     std::array<char, 512> error{};
     const size_t before = open_fds();
     postern_grant* grant = postern_open_socket(receiver_.get(), error.data(), error.size());
@@ -115,8 +115,8 @@ TEST_P(Socket, GivesTheGrantWithTheNumbersThatArrived) {
 }
 
 TEST_P(Socket, OneAfterTheOther) {
-    send(header(kNames), all());
-    send(header(kNames), all());
+    send(header(kPassedNames), all());
+    send(header(kPassedNames), all());
     for (int i = 0; i < 2; ++i) {
         std::array<char, 512> error{};
         postern_grant* grant = postern_open_socket(receiver_.get(), error.data(), error.size());
@@ -126,17 +126,17 @@ TEST_P(Socket, OneAfterTheOther) {
 }
 
 TEST_P(Socket, FewerFdsThanNamesAreTheGuardsWord) {
-    send(header(kNames), {manifest_.get(), device_.get()});
+    send(header(kPassedNames), {manifest_.get(), device_.get()});
     expect_refused("2 of the grant's 3 fds arrived");
 }
 
 TEST_P(Socket, MoreFdsThanNamesAreRefused) {
-    send(header(kNames), {manifest_.get(), device_.get(), ring_.get(), ring_.get()});
+    send(header(kPassedNames), {manifest_.get(), device_.get(), ring_.get(), ring_.get()});
     expect_refused("4 of the grant's 3 fds");
 }
 
 TEST_P(Socket, AnotherVersionIsRefused) {
-    send(header(kNames, 2), all());
+    send(header(kPassedNames, 2), all());
     expect_refused("version 2");
 }
 
@@ -146,12 +146,12 @@ TEST_P(Socket, SomethingElseIsRefused) {
 }
 
 TEST_P(Socket, ACutMessageIsRefused) {
-    send(header(kNames).substr(0, 20), all());
+    send(header(kPassedNames).substr(0, 20), all());
     expect_refused(GetParam() == SOCK_STREAM ? "ended" : "cut off");
 }
 
 TEST_P(Socket, TooManyNamesAreRefused) {
-    send(header(kNames).replace(12, 4, "\xff\xff\xff\x7f"), all());
+    send(header(kPassedNames).replace(12, 4, "\xff\xff\xff\x7f"), all());
     expect_refused("bytes of names");
 }
 
