@@ -7,6 +7,8 @@
 
 namespace postern {
 
+inline constexpr int64_t kMillisecond = 1'000'000;  ///< ns
+
 /// The time of a clock, in ns.
 [[nodiscard]] int64_t clock_time(clockid_t clock);
 

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <ctime>
+#include <thread>
 #include <utility>
 
 #include "broker-core/binding.h"
@@ -20,13 +22,13 @@
 namespace postern {
 namespace {
 
-constexpr int64_t kMillisecond = 1'000'000;
 /// Between two looks at an end that somebody else holds up; doubled with each, up to the next.
 constexpr int64_t kFirstLook = kMillisecond;
 constexpr int64_t kNextTry = 2000 * kMillisecond;
 /// After what somebody else can hold up (errnum ETIME), which took seconds of everybody's time: until a
 /// grant's end is tried again, and until who held up a grant may ask for another.
 constexpr int64_t kPauseAfterEnd = 10'000 * kMillisecond;
+constexpr int kTriesToRemove = 10;  ///< a cgroup, 5 ms apart
 constexpr int64_t kPauseAfterGrant = 60'000 * kMillisecond;
 /// How long the guard stays attached without a grant: attaching takes as long as many grants.
 constexpr int64_t kLinger = 10'000 * kMillisecond;
@@ -598,7 +600,14 @@ Status Broker::clear_left(HeldGrant& held) {
     held.left.let_out();
     POSTERN_TRY(need_guard());
     POSTERN_TRY(guard_->remove_sandbox(held.left.identity().cgroup_id));
-    POSTERN_TRY(held.left.remove());
+    Status removed = held.left.remove();
+    // Who is dying there is not listed any more, and keeps it for a moment.
+    for (int i = 0; i < kTriesToRemove && !removed && removed.error().errnum == EBUSY; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        held.left.let_out();
+        removed = held.left.remove();
+    }
+    POSTERN_TRY(std::move(removed));
     held.left = GrantCgroup();
     return keep_grant(held);
 }
@@ -617,13 +626,18 @@ void Broker::look_again(HeldGrant& held) {
 
 Result<bool> Broker::end(HeldGrant& held) {
     held.next_try = clock_time(CLOCK_MONOTONIC) + kNextTry;
-    POSTERN_TRY(clear_left(held));
     if (held.cgroup.is_populated()) {
         held.cgroup.kill();
         if (held.cgroup.is_populated()) {
             look_again(held);
             return false;
         }
+    }
+    if (Status cleared = clear_left(held); !cleared) {
+        // Whose it was may keep them from going back: a cgroup with controllers for those below it takes no
+        // processes (cgroups(7), "no internal processes"). It is the broker's own, and the grant is over.
+        if (!held.trouble.empty()) held.left.kill();
+        return propagate(std::move(cleared));
     }
     POSTERN_TRY(need_guard());
     const auto mapped = guard_->end_shares(held.id);

@@ -16,6 +16,7 @@
 #include <tuple>
 #include <utility>
 
+#include "broker-core/boot_clock.h"
 #include "broker-core/file.h"
 
 namespace postern {
@@ -23,7 +24,9 @@ namespace {
 
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
 /// For whoever asks again at once, such as one container after another.
-constexpr int64_t kIdleEnough = 500'000'000;
+constexpr int64_t kIdleEnough = 500 * kMillisecond;
+/// Whoever has started it is about to call.
+constexpr int64_t kUncalledEnough = 5'000 * kMillisecond;
 constexpr int kIdleLook = 100;           ///< milliseconds
 constexpr unsigned kMostAccepted = 256;  ///< a turn
 /// Who connects while so many are not accepted yet waits, at most once a process: a long queue would be
@@ -137,14 +140,14 @@ Result<BrokerServer::End> BrokerServer::run() {
 bool BrokerServer::is_idle() {
     if (!limits_.until_idle) return false;
     if (!connections_.empty() || !broker_->is_settled()) {
-        idle_since_ = 0;
+        idle_seen_ = idle_for_ = 0;
         return false;
     }
-    timespec time{};
-    ::clock_gettime(CLOCK_MONOTONIC, &time);
-    const int64_t now = static_cast<int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
-    if (idle_since_ == 0) idle_since_ = now;
-    return now - idle_since_ > kIdleEnough;
+    const int64_t now = clock_time(CLOCK_MONOTONIC);
+    // Where this process stood still, so may have its callers.
+    idle_for_ += idle_seen_ == 0 ? 0 : std::min(now - idle_seen_, 2 * kIdleLook * kMillisecond);
+    idle_seen_ = now;
+    return idle_for_ > (called_ ? kIdleEnough : kUncalledEnough);
 }
 
 bool BrokerServer::let_in() {
@@ -200,6 +203,7 @@ bool BrokerServer::accept_one() {
         make_room();
         sweep();
     }
+    called_ = true;
     Connection& made = connections_.emplace_back();
     made.socket = std::move(socket);
     made.peer = std::move(*peer);

@@ -82,7 +82,9 @@ class BrokerServer {
     UniqueFd signals_;
     Connections connections_;
     uint64_t turn_ = 0;
-    int64_t idle_since_ = 0;  ///< CLOCK_MONOTONIC, ns; 0: it is not
+    int64_t idle_seen_ = 0;  ///< when it was last seen to be idle: CLOCK_MONOTONIC, ns; 0: it is not
+    int64_t idle_for_ = 0;   ///< ns, of the time in which this process runs
+    bool called_ = false;    ///< somebody has been let in
     bool stopping_ = false;
     [[nodiscard]] bool is_idle();
 };

@@ -98,7 +98,8 @@ Wait wait_for(int answer, pid_t child, int cgroup, const ChildPatience& patience
         pollfd ready{answer, POLLIN, 0};
         if (::poll(&ready, 1, static_cast<int>(kBetweenLooks.count())) > 0) return Wait::Over;
         if (cgroup >= 0 && is_frozen(cgroup)) return Wait::Frozen;
-        // Where this process stood still, so may have the child: a machine that was suspended, or is loaded.
+        // Where this process stood still, so may have the child: on a loaded machine, in a virtual one that
+        // was paused.
         const auto now = Clock::now();
         const auto passed = std::min<Clock::duration>(now - looked, 2 * kBetweenLooks);
         looked = now;

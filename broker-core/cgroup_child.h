@@ -9,7 +9,7 @@
 
 namespace postern {
 
-/// How long a child is waited for, of the time in which this process runs itself.
+/// How long a child is waited for. Only time in which this process gets to run counts.
 struct ChildPatience {
     std::chrono::milliseconds all;    ///< in all
     std::chrono::milliseconds stall;  ///< while it gets nothing done: uses no time of a CPU

@@ -5,6 +5,7 @@
 #include <linux/close_range.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -106,6 +107,13 @@ bool is_unattended(const UniqueFd& connection, const std::string& path, int pati
     return ::access((path.substr(0, path.rfind('/')) + "/holder.sock").c_str(), F_OK) == 0;
 }
 
+/// The broker has closed its door while this call was at it.
+bool has_hung_up(const UniqueFd& connection) {
+    char first = 0;
+    const ssize_t got = ::recv(connection.get(), &first, sizeof first, MSG_PEEK | MSG_DONTWAIT);
+    return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
+}
+
 std::string_view last_line(std::string_view text) {
     while (!text.empty() && text.back() == '\n') text.remove_suffix(1);
     const size_t before = text.rfind('\n');
@@ -131,6 +139,10 @@ Result<UniqueFd> need_broker(const std::string& path, const std::string& config)
                 !is_unattended(*connection, path, kFirstGreeting))
                 return connection;
             return fail("{}", without_name(last_line(said)));
+        }
+        if (connection && has_hung_up(*connection) && Clock::now() < deadline) {
+            std::this_thread::sleep_for(kBetweenCalls);
+            continue;
         }
         if (connection) return may_start ? std::move(connection) : UniqueFd();
         const int errnum = connection.error().errnum;

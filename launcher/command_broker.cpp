@@ -182,12 +182,20 @@ uint64_t inode_of(const std::string& path) {
 
 Result<BrokerServer::End> run_until_idle(BrokerServer& server, const BrokerOptions& options) {
     const uint64_t own = inode_of(options.socket);
+    const std::string closed = options.socket + ".closed";
     while (true) {
         POSTERN_ASSIGN(const BrokerServer::End end, server.run());
         if (end != BrokerServer::End::Idle) return end;
-        // Nobody comes any more; who has come before is served.
-        if (inode_of(options.socket) == own) (void)::unlink(options.socket.c_str());
-        if (!server.let_in()) return end;
+        // Nobody comes any more. For who has come before the door opens again: a runtime asks by a second
+        // connection. Meanwhile no other broker opens one, for this one has the folder's lock; systemd may,
+        // for the next broker, and that one stays.
+        if (inode_of(options.socket) == own) (void)::rename(options.socket.c_str(), closed.c_str());
+        if (!server.let_in()) {
+            (void)::unlink(closed.c_str());
+            return end;
+        }
+        if (::renameat2(AT_FDCWD, closed.c_str(), AT_FDCWD, options.socket.c_str(), RENAME_NOREPLACE) != 0)
+            (void)::unlink(closed.c_str());
     }
 }
 

@@ -12,8 +12,9 @@ using Clock = std::chrono::steady_clock;
 /// How long an end may take: the slice's teardown, and whoever was killed has to be gone.
 constexpr std::chrono::seconds kPatienceToTake{10};
 /// How long one that a file somewhere holds up is waited for: `crun run` in the foreground has the files of
-/// its container, and ends a moment after it; anybody else may have them for ever.
-constexpr std::chrono::seconds kPatienceWithFiles{2};
+/// its container, and ends a moment after it, and the broker looks every two seconds; anybody else may have
+/// them for ever.
+constexpr std::chrono::seconds kPatienceWithFiles{5};
 constexpr std::chrono::milliseconds kBetweenTries{20};
 
 Result<SliceUse> ask_use(const std::string& broker, const NamedSlice& slice) {

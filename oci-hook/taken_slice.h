@@ -8,8 +8,8 @@
 namespace postern {
 
 /// A grant of `slice` for the container that this process makes, from the broker at the socket `broker`,
-/// which must be served. A slice whose last grant is ending is waited for, for some seconds, two where open
-/// files hold it up. Error: one that is in use is at once, and names who has it.
+/// which must be served. A slice whose last grant is ending is waited for, for some seconds, fewer where
+/// open files hold it up. Error: one that is in use is at once, and names who has it.
 [[nodiscard]] tl::expected<BrokeredGrant, BrokerDenial> take_slice(const std::string& broker,
                                                                    const NamedSlice& slice);
 

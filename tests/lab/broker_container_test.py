@@ -4,6 +4,7 @@
 played by hand here, so that each of its steps can be done wrong; real ones are in container_test.py. Runs as root in the guest."""
 
 import array
+import contextlib
 import errno
 import json
 import fcntl
@@ -50,6 +51,16 @@ def receive_one(path_socket):
             return array.array("i", data)[0]
     assert flags & socket.MSG_CTRUNC, flags
     return None
+
+
+def write(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def runtime_in(child, folder, path, request):
+    move(os.getpid(), folder)
+    return runtime(child, path, request)
 
 
 def runtime(child, path, request):
@@ -151,6 +162,28 @@ class ContainerLab(BrokerLab):
 
 
 class Containers(ContainerLab):
+    def test_a_runtime_that_cannot_go_back(self):
+        """Its cgroup has got controllers for those below it, and takes no processes by now: its grant ends all the same."""
+        self.start_broker(self.ALL)
+        control = f"{ROOT}/cgroup.subtree_control"
+        with open(control, "r+") as file:
+            if "pids" not in file.read().split():
+                file.write("+pids")
+                self.addCleanup(write, control, "-pids")
+        folder = self.cgroup("runtimes")
+        run = self.child(runtime_in, folder, self.path, {})
+        kind, run.answer = run.hear()
+        self.assertEqual((kind, run.answer["cgroup"].startswith(folder)), ("granted", True))
+        inside = self.container(self.cgroup("ctr-a"))
+        write(f"{folder}/cgroup.subtree_control", "+pids")
+        self.addCleanup(write, f"{folder}/cgroup.subtree_control", "-pids")
+        said = self.enter(run, inside.pid)
+        self.assertIn("busy", str(said).lower())
+        self.assertEqual([each["state"] for each in self.grants()], ["live"])
+        inside.kill()
+        self.free_again()
+        self.assertEqual(run.wait(), signal.SIGKILL, "it was in the broker's own cgroup, and in the way")
+
     def test_a_containers_life(self):
         self.start_broker(self.ALL)
         run = self.runtime()
@@ -269,6 +302,17 @@ class OnDemand(ContainerLab):
         broker = self.start_broker(self.ALL if not os.path.exists(self.config) else None, args=["--on-demand"])
         return broker
 
+    def attended(self):
+        """A broker, and a connection for which it stays: alone it may be gone before it is called."""
+        for _ in range(20):
+            broker = self.on_demand()
+            while broker.poll() is None:
+                with contextlib.suppress(OSError, EOFError):
+                    return broker, self.client()
+                time.sleep(0.02)
+            self.assertEqual(broker.returncode, 0, self.log())
+        self.fail(f"no broker stays: {self.log()}")
+
     def log(self):
         # From the moment on when it serves it speaks into a file of its own.
         more = ""
@@ -289,8 +333,9 @@ class OnDemand(ContainerLab):
         self.broker = None
 
     def test_a_containers_life(self):
-        broker = self.on_demand()
+        broker, door = self.attended()
         run = self.runtime()
+        door.close()
         inside = self.container(self.cgroup("ctr-a"))
         self.assertIsNone(broker.poll(), "a grant is on its way")
         time.sleep(1)
@@ -305,9 +350,10 @@ class OnDemand(ContainerLab):
         self.assertIn(nobody.exception.errno, (errno.ENOENT, errno.ECONNREFUSED), "nobody waits at a door where nobody comes")
         # A second slice, a moment later, while the first container goes on.
         os.unlink(f"{self.folder}/run/on-demand.log")
-        broker = self.on_demand()
+        broker, door = self.attended()
         self.assertEqual([each["pid"] for each in self.grants()], [inside.pid])
         second_run = self.runtime()
+        door.close()
         second = self.container(self.cgroup("ctr-b"))
         self.assertIn("entered", self.enter(second_run, second.pid))
         self.assertNotEqual(second_run.answer["slice"], run.answer["slice"])
@@ -321,13 +367,48 @@ class OnDemand(ContainerLab):
         self.assertEqual(broker.wait(PATIENCE), 0, self.log())
         self.assertFalse(os.path.exists(f"{ROOT}/postern-broker"), "with the keeper")
 
+    def test_whoever_has_started_it_may_be_slow(self):
+        broker = self.on_demand()
+        time.sleep(3)
+        with self.client() as client:
+            self.assertEqual(client.grants(), [])
+        self.assertEqual(broker.wait(PATIENCE), 0, self.log())
+        # The control: one that nobody calls ends, too.
+        self.assertEqual(self.on_demand().wait(PATIENCE), 0, self.log())
+
+    def test_who_comes_while_the_door_is_being_closed(self):
+        """A runtime stays connected, and asks by a second connection."""
+        broker, door = self.attended()
+        slow = subprocess.Popen(["strace", "-qq", "-o", f"{self.folder}/calls", "-e", "trace=rename,unlink", "-e", "inject=rename,unlink:delay_exit=2000000",
+                                 "-p", str(broker.pid)], stdin=subprocess.DEVNULL)
+        self.addCleanup(slow.wait)
+        self.addCleanup(slow.kill)
+
+        def traced():
+            with open(f"/proc/{broker.pid}/status") as file:
+                return f"TracerPid:\t{slow.pid}\n" in file.read()
+        self.assertTrue(wait_until(traced, PATIENCE))
+        waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(waiting.close)
+        door.close()
+        # One that is let in after the door was closed: as a call that has come before, and waits in the queue.
+        moved = f"{self.path}.closed"
+        self.assertTrue(wait_until(lambda: os.path.exists(moved), PATIENCE), self.log())
+        waiting.connect(moved)
+        self.assertFalse(os.path.exists(self.path), "the door is closed")
+        self.assertTrue(wait_until(lambda: os.path.exists(self.path), PATIENCE), "and opens again")
+        with self.client() as second:
+            self.assertEqual(second.grants(), [])
+        waiting.close()
+        self.assertEqual(broker.wait(PATIENCE), 0, self.log())
+        self.assertEqual([name for name in os.listdir(os.path.dirname(self.path)) if "socket" in name], [])
+
     def test_many_at_once(self):
         """Root's hold a connection each, by which the broker stays, and ask by another; an ordinary user has only so many."""
         state = f"{self.folder}/state"
         with open(state, "w") as file:
             json.dump({"ociVersion": "1.0.2", "id": "crowd", "status": "stopped", "pid": 0, "bundle": self.folder}, file)
-        broker = self.on_demand()
-        kept = self.client()
+        broker, kept = self.attended()
         self.addCleanup(broker.send_signal, signal.SIGCONT)
         for user in (0, ALICE):
             with self.subTest(user=user):

@@ -78,7 +78,7 @@ class Hostile(BrokerLab):
         """Medians and worst of an honest caller's requests, in seconds: a connection with one request, and a grant with its end."""
         def ask(_child, path, end):
             asked, granted = [], []
-            while time.monotonic() < end:
+            while not asked or time.monotonic() < end:
                 begin = time.monotonic()
                 with Client(path) as client:
                     client.devices()
@@ -302,6 +302,18 @@ def _serve_fuse(fuse, waits_for, at_the_end, size=0, flags=lambda: 0):
         os.write(fuse, struct.pack("<IiQ", 16 + len(answer), error, unique) + answer)
 
 
+def _await_call(task, number):
+    """Until it waits in that system call (x86-64)."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        with open(f"{task}/syscall") as file:
+            if file.read().startswith(f"{number} "):
+                return
+        if time.monotonic() > end:
+            raise TimeoutError(f"{task} does not call {number}")
+        time.sleep(0.05)
+
+
 def _keep_mappings_locked(child):
     """A process that waits for a page of its own file system, in mmap(2), where nobody else may look at its mappings meanwhile."""
     fuse, target = _mount_fuse()
@@ -311,11 +323,12 @@ def _keep_mappings_locked(child):
     cached, direct = os.open(target, os.O_RDWR), os.open(target, os.O_RDWR)
     locked = os.fork()
     if locked == 0:
-        threading.Thread(target=os.pread, args=(cached, 4096, 0), daemon=True).start()
-        time.sleep(1)
+        reader = threading.Thread(target=os.pread, args=(cached, 4096, 0), daemon=True)
+        reader.start()
+        _await_call(f"/proc/self/task/{reader.native_id}", 17)  # pread64
         mmap.mmap(direct, 4096, mmap.MAP_PRIVATE)
         os._exit(0)
-    time.sleep(2)
+    _await_call(f"/proc/{locked}", 9)  # mmap
     child.tell(locked)
     child.hear()
     at_the_end.set()
@@ -661,7 +674,7 @@ class SliceLab(Hostile):
         self.assertIn("slice 0 is in use", refused.stderr.strip().splitlines()[-1])  # after what weakens the sandbox
         other = self.run_client(CLIENT, "--reads", 500, flags=["--slice", "1"], profile=profile, who=as_user(BOB))
         self.assertEqual(other.returncode, 0, other.stderr)
-        self.assertTrue(self.is_held_up())
+        self.assertTrue(wait_until(self.is_held_up, PATIENCE))  # the other's own is at its end yet
         closed()
         given = self.run_client(CLIENT, "--reads", 500, flags=[*flags, "--wait"], profile=profile, who=as_user(BOB))
         self.assertEqual(given.returncode, 0, given.stderr)
@@ -743,7 +756,7 @@ if BY_CDEV:
             locked = locker.hear()
             looks = subprocess.Popen(["cat", f"/proc/{locked}/cmdline"], stdout=subprocess.DEVNULL)
             held.kill()
-            self.assertLess(self.served(), SERVED_WITHIN)
+            self.assertLess(self.served(), 8)  # looks at the child that looks come late where all is slow
             self.assertIsNone(looks.poll(), "the control: whoever looks waits")
             with self.client() as client:
                 trouble = client.grants()[0]["trouble"]
@@ -772,7 +785,7 @@ if BY_CDEV:
                 child.tell("go")
                 return child
             said = ""
-            for _ in range(20):  # it has to be quick
+            for _ in range(200):  # it has to be quick
                 child = asked()
                 end = time.monotonic() + PATIENCE
                 while not any(name.startswith("postern-grant-") for name in os.listdir(made)) and time.monotonic() < end:
@@ -903,7 +916,7 @@ class Cgroups(Hostile):
 
     def test_a_cgroup_that_has_no_room(self):
         self.put(f"{self.made}/cgroup.max.descendants", "0")
-        self.assertNoGrant(self.inside(), "cannot make")
+        self.assertNoGrant(self.inside(), f"cannot make {self.made}")
         self.put(f"{self.made}/cgroup.max.descendants", "max")
         child = self.inside()
         self.assertIn(self.made, child.hear())

@@ -120,7 +120,9 @@ class Killed(BrokerLab):
         victim = next(iter(before))
         with self.client() as client:
             self.assertIn("processes are killed", client.ask({"op": "revoke", "grant": victim, "kill": True})[0]["revoked"])
-        gone = [each for each in clients if wait_until(lambda each=each: each.poll() is not None, PATIENCE)]
+        self.assertTrue(wait_until(lambda: any(each.poll() is not None for each in clients), PATIENCE))
+        time.sleep(5)
+        gone = [each for each in clients if each.poll() is not None]
         self.assertEqual(len(gone), 1)
         # The others had read all the time, and everything was what it had to be.
         for each in clients:
@@ -165,7 +167,7 @@ class Killed(BrokerLab):
         holders[2].kill()
         self.start_broker()
         self.assertTrue(wait_until(lambda: len(self.live()) == 3, PATIENCE), self.log())
-        result = self.run_client(CLIENT, "--reads", 50, who=as_user(ALICE))
+        result = self.run_client(CLIENT, "--reads", 50, who=as_user(ALICE), flags=["--wait"])
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertRegex(result.stdout, r"slice 2: 50 reads of 4 KiB, 50 verified")
 

@@ -11,7 +11,8 @@ import subprocess
 import time
 import unittest
 
-from broker_lab import ALICE, BLK, BLK2, BOB, CAROL, CLIENT, EDU, PATIENCE, POSTERN, BrokerLab, as_user, on_blk, postern, setUpModule, wait_until
+from broker_lab import (ALICE, BLK, BLK2, BOB, CAROL, CLIENT, EDU, PATIENCE, POSTERN, BrokerLab, Refused, as_user, on_blk, postern, setUpModule,
+                        wait_until)
 from e2e_test import links_pinned
 
 ALL = [{"allow": [{"users": [ALICE, BOB]}]}]
@@ -136,9 +137,12 @@ class Callers(BrokerLab):
             return len(kept)
         first = self.child(crowd, uid=ALICE)
         self.assertEqual(first.hear(), "crowded")
-        late = self.spawn(CLIENT, "--reads", "100", who=as_user(ALICE))
+        with self.assertRaisesRegex(Refused, "32 connections"):
+            self.child(lambda _: str(self.client()), uid=ALICE).result()
         self.assertEqual(self.run_client(CLIENT, "--reads", "100", who=as_user(BOB)).returncode, 0, "another user, who is let in")
-        self.assertIsNone(late.poll(), "turned away by now, or the crowd was none")
+        late = self.spawn(CLIENT, "--reads", "100", who=as_user(ALICE))
+        time.sleep(3)
+        self.assertIsNone(late.poll(), "it calls again")
         first.tell("go")
         self.assertEqual(first.result(), 32)
         out, err = late.communicate(timeout=PATIENCE)

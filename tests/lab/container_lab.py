@@ -169,7 +169,18 @@ class ContainerLab(unittest.TestCase):
         except (FileNotFoundError, ConnectionRefusedError, EOFError):
             return None
 
-    def assertFree(self, seconds=30):
+    def kept(self):
+        """The grants; by another broker on demand if the last one has gone."""
+        for _ in range(20):
+            found = self.grants()
+            if found is not None:
+                return found
+            broker = subprocess.Popen([POSTERN, "broker", "--on-demand"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.addCleanup(broker.wait)
+            wait_until(lambda broker=broker: broker.poll() is not None or self.grants() is not None, PATIENCE)
+        return self.fail(f"no broker stays: {self.broker_log()}")
+
+    def assertFree(self, seconds=PATIENCE):
         """No broker, or one without grants. A broker on demand that goes away keeps grants only of containers that run."""
         self.assertTrue(wait_until(lambda: not self.grants() and not self.running(), seconds), f"{self.grants()} {self.broker_log()}")
 

@@ -261,11 +261,11 @@ class Crun(CrunLab):
             with open(path, "w") as out:
                 made = subprocess.run([CRUN, "create", "--bundle", folder, "two"], stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False)
             self.assertEqual(made.returncode, 0)
-            self.assertEqual(len(self.grants()), 1)
+            grant, = self.kept()
             # Between the two it is a sandbox, in a cgroup of the container's.
             state = json.loads(self.crun("state", "two").stdout)
-            self.assertEqual(state["annotations"]["dev.postern.grant"], self.grants()[0]["grant"])
-            self.assertEqual(state["pid"], self.grants()[0]["pid"])
+            self.assertEqual(state["annotations"]["dev.postern.grant"], grant["grant"])
+            self.assertEqual(state["pid"], grant["pid"])
             self.assertEqual(self.crun("start", "two").returncode, 0)
             self.assertTrue(wait_until(lambda: json.loads(self.crun("state", "two").stdout)["status"] == "stopped", PATIENCE))
             self.assertEqual(self.crun("delete", "two").returncode, 0)
@@ -418,7 +418,7 @@ class Ends(CrunLab):
             with open(f"{self.folder}/out", "w") as out:
                 made = subprocess.run([CRUN, "create", "-b", folder, "never"], stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False)
             self.assertEqual(made.returncode, 0)
-            self.assertEqual(len(self.grants()), 1)
+            self.assertEqual(len(self.kept()), 1)
             self.assertEqual(self.crun("delete", "-f", "never").returncode, 0)
         self.assertFree()
 

@@ -146,7 +146,7 @@ class Killed(Lab):
         """Over the start: until the launcher is asleep with its client running."""
         stays = f"echo ready; {client}; exec sleep 60"
         prepare()
-        counted, _ = self.kill_after(0, flags, f"echo ready; {client}; sleep 2")
+        counted, _ = self.kill_after(0, flags, f"echo ready; {client}; sleep 6")
         start = counted["start"]
         self.assertIsNotNone(start, counted)
         self.assertEqual((counted["status"], counted["killed"], counted["said"]), (0, False, "ready\n"))
@@ -181,7 +181,7 @@ class Killed(Lab):
         self.assertTrue(wait_until(lambda: not processes(MARK)))
         self.assertTrue(links_pinned(), "the guard outlives a launcher that is killed")
         self.assertRan(postern("run", *self.on_device, "--", "/bin/true"))
-        self.assertEqual(left(), self.clean)
+        self.assertTrue(wait_until(lambda: left() == self.clean), left())
 
     def test_the_control_the_probe_reads_an_unguarded_device(self):
         result = subprocess.run([f"{BUILD}/tests/bare-launch", EDU, self.profile, "0", "/bin/sh", "-c", PROBE],
@@ -198,7 +198,7 @@ class Killed(Lab):
         process.wait()
         self.assertTrue(wait_until(lambda: not processes(MARK)))
         self.assertRan(postern("run", *self.on_device, "--", "/bin/true"))
-        self.assertEqual(left(), self.clean)
+        self.assertTrue(wait_until(lambda: left() == self.clean), left())
 
     def test_start_on_a_device(self):
         self.sweep(self.on_device)
@@ -212,7 +212,7 @@ class Killed(Lab):
     def test_end_on_a_device(self):
         """From the moment the client is gone; the launcher is killed while it takes down what it has built up."""
         brief = f"echo ready; {PROBE}; sleep 0.2"
-        counted, _ = self.kill_after(0, self.on_device, f"echo ready; {PROBE}; sleep 2")
+        counted, _ = self.kill_after(0, self.on_device, f"echo ready; {PROBE}; sleep 6")
         self.assertGreater(counted["calls"], counted["start"])
         # A start may have a few more or less than the one that was counted; the last few may be past the end.
         points = self.points(counted["start"] + 1, counted["calls"] - 3, max(1, POINTS // 2))

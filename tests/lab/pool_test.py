@@ -77,7 +77,7 @@ class Jobs(Pool):
     def test_twenty_jobs_on_four_slices(self):
         logs, junit = f"{self.folder}/logs", f"{self.folder}/junit.xml"
         # Long enough for four to run side by side in an emulated machine.
-        summary, result = self.pool("--log-dir", logs, "--junit", junit, lines=[f"{CLIENT} --seconds 2.5 --json"] * 20)
+        summary, result = self.pool("--log-dir", logs, "--junit", junit, lines=[f"{CLIENT} --seconds 4 --json"] * 20)
         self.assertEqual(summary["count"], {"jobs": 20, "passed": 20, "failed": 0, "not run": 0})
         self.assertEqual({job["slice"] for job in summary["jobs"]}, {0, 1, 2, 3})
         self.assertEqual(result.stdout, "")
@@ -92,7 +92,7 @@ class Jobs(Pool):
 
     def test_failures_retries_and_limits(self):
         lines = [" ".join(READ), "sh -c 'exit 3'", f"{CLIENT} --seconds 600", "/nonexistent", " ".join(READ)]
-        summary, result = self.pool("--timeout", "3s", "--retry", "1", lines=lines, status=127)
+        summary, result = self.pool("--timeout", "12s", "--retry", "1", lines=lines, status=127)
         told = [(job["state"], job["status"], job["reason"], len(job["attempts"])) for job in summary["jobs"]]
         self.assertEqual(told, [("passed", 0, "status", 1), ("failed", 3, "status", 2), ("failed", 124, "time", 2), ("failed", 127, "error", 2),
                                 ("passed", 0, "status", 1)])
@@ -128,7 +128,7 @@ class Clean(Pool):
 
     def test_killed_with_reads_in_flight(self):
         lines = [f"{CLIENT} --seconds 600 --depth 85", " ".join(READ)] * 4
-        summary, _ = self.pool("--jobs", "1", "--timeout", "1500ms", lines=lines, status=124)
+        summary, _ = self.pool("--jobs", "1", "--timeout", "6s", lines=lines, status=124)
         self.assertEqual([job["status"] for job in summary["jobs"]], [124, 0] * 4)
 
     def test_a_device_that_a_client_has_broken_is_said(self):
@@ -152,7 +152,7 @@ class Clean(Pool):
         self.assertRan(postern("bind", nvme))
         self.addCleanup(postern, "unbind", nvme)
         result = postern("pool", "--device", nvme, "--profile", profile, "--reset", "device", "--log-dir", f"{self.folder}/logs", "--retry", "1", "--",
-                         "sh", "-c", "cat /proc/uptime; sleep 2; cat /proc/uptime; exit {}", ":::", "0", "0", "0", "0", "1")
+                         "sh", "-c", "cat /proc/uptime; sleep 5; cat /proc/uptime; exit {}", ":::", "0", "0", "0", "0", "1")
         self.assertEqual(result.returncode, 1, result.stdout + result.stderr)
         times = []
         for name in sorted(os.listdir(f"{self.folder}/logs")):

@@ -88,7 +88,7 @@ TEST_F(BrokerClientTest, WhoIsTurnedAwayInACrowdCallsAgain) {
 }
 
 TEST_F(BrokerClientTest, WhoIsTurnedAwayForGoodIsToldWhy) {
-    constexpr std::chrono::milliseconds kPatience{300};
+    constexpr std::chrono::milliseconds kPatience{3000};
     for (const BrokerRefusal kind : {BrokerRefusal::Busy, BrokerRefusal::Denied}) {
         std::atomic<bool> ends{false};
         std::atomic<int> calls{0};

@@ -52,7 +52,7 @@ class KilledStart(unittest.TestCase):
 
     def sweep(self, flags, prepare=lambda: None):
         prepare()
-        counted = self.kill_after(0, flags, "echo ready; sleep 2")
+        counted = self.kill_after(0, flags, "echo ready; sleep 6")
         start = counted["start"]
         self.assertIsNotNone(start, counted)
         self.assertEqual((counted["status"], counted["killed"], counted["said"]), (0, False, "ready\n"))

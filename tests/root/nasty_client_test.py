@@ -161,7 +161,7 @@ class Stubborn(NastyTest):
         daemon = "(setsid sh -c 'trap \"\" TERM HUP; exec sleep 4321' >/dev/null 2>&1 &) ; "
         process = start("--", "/bin/sh", "-c", daemon + "sleep 0.2; echo up; read line; exit 5", stdin=subprocess.PIPE)
         self.assertEqual(process.stdout.readline(), "up\n")
-        self.assertTrue([pid for pid in running("sleep") if "4321" in text(f"/proc/{pid}/cmdline")], "the control: it is there")
+        self.assertTrue(wait_until(lambda: [pid for pid in running("sleep") if "4321" in text(f"/proc/{pid}/cmdline")]), "the control: it is there")
         process.communicate("\n")
         self.assertEqual(process.returncode, 5)
         self.assertFalse([pid for pid in running("sleep") if "4321" in text(f"/proc/{pid}/cmdline")])
@@ -259,7 +259,7 @@ class NobodyListens(NastyTest):
                 self.assertEqual([fd for fd in closed if os.path.lexists(f"/proc/{client}/fd/{fd}")], [])
                 # Nor does init hold the placeholders, which a client with CAP_SYS_PTRACE could reach there.
                 init = text(f"/proc/{process.pid}/task/{process.pid}/children").split()[0]
-                self.assertEqual([fd for fd in closed if os.path.lexists(f"/proc/{init}/fd/{fd}")], [])
+                self.assertTrue(wait_until(lambda: not [fd for fd in closed if os.path.lexists(f"/proc/{init}/fd/{fd}")]))
             finally:
                 process.kill()
                 process.wait()

@@ -108,7 +108,8 @@ TEST_F(Prepared, HasTheTimeLimitOfItsCommand) {
 TEST_F(Prepared, WhatFailedInItIsOfNoUse) {
     SandboxSpec spec = shell("exit 0");
     spec.mounts = {{.type = Mount::Type::Tmpfs, .source = "", .target = "/no/such/place"}};
-    EXPECT_EQ(run_prepared(without_command(spec), spec).error, "of no use");
+    // It is known once it has failed, which takes it a moment; until then its start fails.
+    EXPECT_TRUE(eventually([&] { return run_prepared(without_command(spec), spec).error == "of no use"; }));
     EXPECT_EQ(run(spec).status, 125) << "and started anew it is told why";
     spec.mounts.clear();
     EXPECT_EQ(run_prepared(without_command(spec), spec).status, 0);

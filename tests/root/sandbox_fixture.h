@@ -71,6 +71,6 @@ std::map<std::string, std::string> fields(const std::string& text);
 std::vector<pid_t> all_pids();
 bool is_alive(pid_t pid);
 /// Polls every millisecond; false after `seconds`.
-bool eventually(const std::function<bool()>& condition, int seconds = 10);
+bool eventually(const std::function<bool()>& condition, int seconds = 60);
 
 }  // namespace postern

@@ -104,8 +104,9 @@ TEST_F(SandboxProcess, WhatWasIgnoredStaysIgnored) {
 }
 
 TEST_F(SandboxProcess, ZombiesAreReaped) {
-    EXPECT_EQ(run_shell("for i in 1 2 3 4 5 6 7 8; do (sleep 0 & ) ; done; sleep 0.3; "
-                        "grep -l 'State:.Z' /proc/[0-9]*/status | wc -l")
+    EXPECT_EQ(run_shell("for i in 1 2 3 4 5 6 7 8; do (sleep 0 & ) ; done; n=1; i=0; "
+                        "while [ $n != 0 ] && [ $i -lt 300 ]; do sleep 0.1; i=$((i+1)); "
+                        "n=$(grep -l 'State:.Z' /proc/[0-9]*/status | wc -l); done; echo $n")
                   .out,
               "0\n");
 }
@@ -114,12 +115,13 @@ TEST_F(SandboxProcess, DaemonsDieWithTheClient) {
     Captured captured;
     auto client = start_sandbox(
         shell("setsid sleep 1000 & (setsid sh -c 'trap \"\" TERM HUP INT; while :; do sleep 0.05; done' &) "
-              "; sleep 0.2; echo up; sleep 0.5; exit 5"));
+              "; sleep 0.2; trap 'exit 5' USR1; echo up; while :; do sleep 0.05; done"));
     ASSERT_TRUE(client);
     EXPECT_TRUE(eventually([&] { return captured.text().find("up") != std::string::npos; }));
     const std::vector<pid_t> pids = members(client->init_pid());
     captured.restore();
     EXPECT_GE(pids.size(), 4U);
+    ASSERT_TRUE(client->send(SIGUSR1));
     client->wait();
     for (const pid_t pid : pids) EXPECT_FALSE(is_alive(pid)) << pid;
 }
@@ -168,7 +170,7 @@ TEST_F(SandboxProcess, OneTimeLimitLeavesTheOthersAlone) {
     ASSERT_TRUE(supervisor);
     SandboxSpec limited = shell("sleep 100");
     limited.time_limit = std::chrono::milliseconds(100);
-    for (const SandboxSpec& spec : {shell("sleep 1; exit 3"), limited}) {
+    for (const SandboxSpec& spec : {shell("sleep 5; exit 3"), limited}) {
         auto client = start_sandbox(spec);
         ASSERT_TRUE(client);
         supervisor->add(std::move(*client));

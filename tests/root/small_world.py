@@ -195,7 +195,7 @@ class State:
         return before.left(self)
 
 
-def wait_until(condition, seconds=10.0):
+def wait_until(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -204,7 +204,7 @@ def wait_until(condition, seconds=10.0):
     return True
 
 
-def left_since(before, seconds=10.0):
+def left_since(before, seconds=60.0):
     """What is left of a launch after the time that dying takes; {} is what is wanted. What should not have gone counts as well."""
     found = {}
 
