@@ -14,7 +14,9 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <string>
 
+#include "broker-core/file.h"
 #include "broker-core/guard_cgroup.h"
 #include "broker-core/unique_fd.h"
 
@@ -83,6 +85,15 @@ Status enter(int cgroup) {
     return {};
 }
 
+/// It would go on if it were its turn: the machine is loaded, and nobody holds it up.
+bool is_runnable(pid_t pid) {
+    constexpr size_t kMostOfStat = 1024;
+    const auto stat = read_file(fmt::format("/proc/{}/stat", pid), kMostOfStat);
+    // "PID (name) STATE …": proc(5).
+    const size_t name_end = stat ? stat->rfind(") ") : std::string::npos;
+    return name_end != std::string::npos && stat->substr(name_end + 2, 1) == "R";
+}
+
 enum class Wait { Over, Frozen, TooLong };
 
 /// Until `answer` can be read, or has no writer any more.
@@ -106,11 +117,10 @@ Wait wait_for(int answer, pid_t child, int cgroup, const ChildPatience& patience
         waited += passed;
         stalled += passed;
         timespec time{};
-        if (has_clock && ::clock_gettime(clock, &time) == 0 &&
-            (time.tv_sec != used.tv_sec || time.tv_nsec != used.tv_nsec)) {
-            used = time;
-            stalled = {};
-        }
+        const bool worked = has_clock && ::clock_gettime(clock, &time) == 0 &&
+                            (time.tv_sec != used.tv_sec || time.tv_nsec != used.tv_nsec);
+        if (worked) used = time;
+        if (worked || is_runnable(child)) stalled = {};
         if (waited >= patience.all || stalled >= patience.stall) return Wait::TooLong;
     }
 }

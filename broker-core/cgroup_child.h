@@ -11,8 +11,9 @@ namespace postern {
 
 /// How long a child is waited for. Only time in which this process gets to run counts.
 struct ChildPatience {
-    std::chrono::milliseconds all;    ///< in all
-    std::chrono::milliseconds stall;  ///< while it gets nothing done: uses no time of a CPU
+    std::chrono::milliseconds all;  ///< in all
+    /// While it gets nothing done: uses no time of a CPU, and waits for something else than one.
+    std::chrono::milliseconds stall;
 };
 /// An emulated machine takes its time.
 inline constexpr ChildPatience kPatienceWithChild{std::chrono::seconds(10), std::chrono::seconds(10)};

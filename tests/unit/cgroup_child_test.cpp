@@ -74,16 +74,19 @@ struct Waiting {
             (void)::prctl(PR_SET_PDEATHSIG, SIGKILL);
             const Status done = in_child(
                 [&] {
+                    // From here on, also if it is stopped before it sleeps.
+                    const auto end = std::chrono::steady_clock::now() + time;
                     const pid_t self = ::getpid();
                     (void)!::write(ends[1], &self, sizeof self);
-                    sleep_for(time);
+                    std::this_thread::sleep_until(end);
                     return Status();
                 },
                 kPatience);
             ::_exit(done ? 0 : 1);
         }
+        ::close(ends[1]);
         (void)!::read(ends[0], &child, sizeof child);
-        for (const int end : ends) ::close(end);
+        ::close(ends[0]);
     }
 
     [[nodiscard]] int status() const {
