@@ -28,8 +28,8 @@ constexpr int64_t kNextTry = 2000 * kMillisecond;
 /// After what somebody else can hold up (errnum ETIME), which took seconds of everybody's time: until a
 /// grant's end is tried again, and until who held up a grant may ask for another.
 constexpr int64_t kPauseAfterEnd = 10'000 * kMillisecond;
-constexpr int kTriesToRemove = 10;  ///< a cgroup, 5 ms apart
 constexpr int64_t kPauseAfterGrant = 60'000 * kMillisecond;
+constexpr int kTriesToRemove = 10;  ///< a cgroup, 5 ms apart
 /// How long the guard stays attached without a grant: attaching takes as long as many grants.
 constexpr int64_t kLinger = 10'000 * kMillisecond;
 constexpr const char* kStopped =
@@ -597,14 +597,13 @@ Status Broker::move_in(HeldGrant& held, UniqueFd pidfd, pid_t pid, const GrantCg
 /// The runtime goes back to where it was.
 Status Broker::clear_left(HeldGrant& held) {
     if (!held.left.has_place()) return {};
-    held.left.let_out();
+    const bool all_out = held.left.let_out();
     POSTERN_TRY(need_guard());
     POSTERN_TRY(guard_->remove_sandbox(held.left.identity().cgroup_id));
     Status removed = held.left.remove();
     // Who is dying there is not listed any more, and keeps it for a moment.
-    for (int i = 0; i < kTriesToRemove && !removed && removed.error().errnum == EBUSY; ++i) {
+    for (int i = 0; i < kTriesToRemove && all_out && !removed && removed.error().errnum == EBUSY; ++i) {
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
-        held.left.let_out();
         removed = held.left.remove();
     }
     POSTERN_TRY(std::move(removed));

@@ -123,24 +123,28 @@ Status GrantCgroup::take_in(int pidfd) const {
     const int error = pid == 0 ? ESRCH : write_cgroup_file(path_ + "/cgroup.procs", fmt::format("{}", pid));
     if (error != 0) return fail_errno(error, "cgroup: moving the caller, pid {}, to {}", pid, path_);
     if (!is_there()) {
-        let_out();
+        (void)let_out();
         return replaced(path_);
     }
     // While it lives, its number is nobody else's.
     if (!has_ended(pidfd)) return {};
-    let_out();
+    (void)let_out();
     return fail("cgroup: the caller ended while it was moved to {}", path_);
 }
 
-void GrantCgroup::let_out() const {
+bool GrantCgroup::let_out() const {
     const std::string above = path_.substr(0, path_.rfind('/'));
     const std::string members = read_cgroup_file(path_ + "/cgroup.procs");
     for (size_t at = 0; at < members.size();) {
         const size_t end = members.find('\n', at);
-        (void)write_cgroup_file(above + "/cgroup.procs", members.substr(at, end - at));
+        const int error = write_cgroup_file(above + "/cgroup.procs", members.substr(at, end - at));
+        // That one takes nobody by now (cgroups(7), "no internal processes"; threaded): each try costs all
+        // of the machine's forks a wait.
+        if (error == EBUSY || error == EOPNOTSUPP) return false;
         if (end == std::string::npos) break;
         at = end + 1;
     }
+    return true;
 }
 
 void GrantCgroup::kill() const {

@@ -41,8 +41,8 @@ class GrantCgroup {
 
     /// Moves the process behind `pidfd` into it, all threads. Error: it ended meanwhile.
     [[nodiscard]] Status take_in(int pidfd) const;
-    /// Moves those who are in it back to the cgroup above.
-    void let_out() const;
+    /// Moves those who are in it back to the cgroup above. False if that one takes nobody.
+    bool let_out() const;
     /// Sends SIGKILL to all in it, and waits for nobody.
     void kill() const;
     [[nodiscard]] bool is_populated() const;

@@ -403,6 +403,35 @@ class OnDemand(ContainerLab):
         self.assertEqual(broker.wait(PATIENCE), 0, self.log())
         self.assertEqual([name for name in os.listdir(os.path.dirname(self.path)) if "socket" in name], [])
 
+    def test_who_knocks_all_the_time(self):
+        """A user who comes and goes at the very moments when nobody else is there keeps nobody out, and no name of the socket behind."""
+        state = f"{self.folder}/state"
+        with open(state, "w") as file:
+            json.dump({"ociVersion": "1.0.2", "id": "knocked", "status": "stopped", "pid": 0, "bundle": self.folder}, file)
+        _, door = self.attended()
+
+        def knock(_child, path, end):
+            knocked = 0
+            while time.monotonic() < end:
+                for name in (path, f"{path}.closed"):
+                    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as each:
+                        each.connect(name)
+                        knocked += 1
+                time.sleep(0.45 + 0.1 * (knocked % 3))
+            return knocked
+        users = [self.child(knock, self.path, time.monotonic() + 8, uid=uid) for uid in (ALICE, BOB)]
+        door.close()
+        for _ in range(5):
+            with open(state) as file:  # which needs a broker: the one that is there, or another
+                called = subprocess.run([f"{BUILD}/bin/postern-oci-hook", "poststop", "--slice", "disk.0", "--broker", self.path, "--config", self.config],
+                                        stdin=file, capture_output=True, text=True, timeout=PATIENCE, check=False)
+            self.assertEqual(called.returncode, 0, called.stderr + self.log())
+            time.sleep(0.55)
+        for each in users:
+            self.assertGreater(each.result(), 3)
+        self.assertTrue(wait_until(lambda: not os.path.exists(self.path), PATIENCE), self.log())
+        self.assertTrue(wait_until(lambda: not [name for name in os.listdir(os.path.dirname(self.path)) if "socket" in name], PATIENCE))
+
     def test_many_at_once(self):
         """Root's hold a connection each, by which the broker stays, and ask by another; an ordinary user has only so many."""
         state = f"{self.folder}/state"
