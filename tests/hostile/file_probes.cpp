@@ -8,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -70,16 +71,17 @@ Attempt write_own_proc(const Target&) {
 
 /// `budget`: how many more entries are looked at. Somebody's source trees in the host's /tmp would take
 /// longer than a probe may; a sandbox's is empty.
-void collect_sockets(const std::string& folder, unsigned depth, unsigned& budget,
-                     std::vector<std::string>& paths) {
+bool visit_sockets(const std::string& folder, unsigned depth, unsigned& budget, const Visit& visit) {
     for (const std::string& path : entries_of(folder)) {
-        if (budget == 0) return;
+        if (budget == 0) return false;
         --budget;
         struct stat status {};
         if (lstat(path.c_str(), &status) != 0) continue;
-        if (S_ISSOCK(status.st_mode)) paths.push_back(path);
-        if (S_ISDIR(status.st_mode) && depth > 0) collect_sockets(path, depth - 1, budget, paths);
+        if (S_ISSOCK(status.st_mode) && visit(path)) return true;
+        if (S_ISDIR(status.st_mode) && depth > 0 && visit_sockets(path, depth - 1, budget, visit))
+            return true;
     }
+    return false;
 }
 
 Attempt make_cgroup(const Target&) {
@@ -115,14 +117,17 @@ Attempt connect_to_sockets(const Target& target) {
     const ScopeGuard remove([&own] {
         if (!own.empty()) unlink(own.c_str());
     });
-    std::vector<std::string> paths{"/run/systemd/private", "/run/dbus/system_bus_socket",
+    std::vector<std::string> known{"/run/systemd/private", "/run/dbus/system_bus_socket",
                                    "/run/postern/broker.sock"};
-    if (!own.empty()) paths.push_back(own);
-    for (const char* folder : {"/run", "/var/run", "/tmp"}) {
-        unsigned budget = 2000;
-        collect_sockets(folder, 3, budget, paths);
-    }
-    return try_each(paths, "no socket in sight", [](const std::string& path) {
+    if (!own.empty()) known.push_back(own);
+    const auto search = [&known](const Visit& visit) {
+        if (std::any_of(known.begin(), known.end(), visit)) return;
+        for (const char* folder : {"/run", "/var/run", "/tmp"}) {
+            unsigned budget = 2000;
+            if (visit_sockets(folder, 3, budget, visit)) return;
+        }
+    };
+    return try_found(search, "no socket in sight", [](const std::string& path) {
         sockaddr_un address{};
         address.sun_family = AF_UNIX;
         if (path.size() >= sizeof address.sun_path) return nothing("the path is too long");
@@ -146,7 +151,7 @@ Attempt connect_own_socket(const Target&) {
 }
 
 /// Files that say that somebody may write to them, but for those of processes.
-void collect_writable(const std::string& folder, unsigned& budget, std::vector<std::string>& paths) {
+bool visit_writable(const std::string& folder, unsigned& budget, const Visit& visit) {
     for (const std::string& path : entries_of(folder)) {
         const std::string name = path.substr(path.rfind('/') + 1);
         // The one asks at the write for a capability, the other's files are for everybody to watch with.
@@ -155,18 +160,23 @@ void collect_writable(const std::string& folder, unsigned& budget, std::vector<s
         struct stat status {};
         if (budget == 0 || lstat(path.c_str(), &status) != 0) continue;
         --budget;
-        if (S_ISDIR(status.st_mode)) collect_writable(path, budget, paths);
-        if (S_ISREG(status.st_mode) && (status.st_mode & 0222) != 0) paths.push_back(path);
+        if (S_ISDIR(status.st_mode) && visit_writable(path, budget, visit)) return true;
+        if (S_ISREG(status.st_mode) && (status.st_mode & 0222) != 0 && visit(path)) return true;
     }
+    return false;
 }
 
 Attempt open_any_switch(const Target&) {
-    std::vector<std::string> paths;
-    for (const char* folder : {"/proc", "/sys"}) {
-        unsigned budget = 50'000;
-        collect_writable(folder, budget, paths);
-    }
-    return open_each(paths, O_WRONLY | O_NONBLOCK);
+    const auto search = [](const Visit& visit) {
+        for (const char* folder : {"/proc", "/sys"}) {
+            unsigned budget = 50'000;
+            if (visit_writable(folder, budget, visit)) return;
+        }
+    };
+    return try_found(search, "no such file", [](const std::string& path) {
+        const UniqueFd fd(open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+        return judged(fd.get(), path.c_str());
+    });
 }
 
 struct FileProbe {

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
@@ -59,14 +60,22 @@ std::string scratch_folder() {
 
 Attempt try_each(std::span<const std::string> paths, const char* absent,
                  const std::function<Attempt(const std::string&)>& attempt) {
+    const auto search = [paths](const Visit& visit) { (void)std::any_of(paths.begin(), paths.end(), visit); };
+    return try_found(search, absent, attempt);
+}
+
+Attempt try_found(const std::function<void(const Visit&)>& search, const char* absent,
+                  const std::function<Attempt(const std::string&)>& attempt) {
     Attempt strongest = failed(ENOENT, absent);
-    for (const std::string& path : paths) {
+    search([&](const std::string& path) {
         Attempt now = attempt(path);
-        if (now.state == Attempt::State::Succeeded) return now;
+        const bool is_open = now.state == Attempt::State::Succeeded;
         const bool is_absence =
             now.state == Attempt::State::Failed && (now.errnum == ENOENT || now.errnum == ENOTDIR);
-        if (!is_absence && (strongest.errnum == ENOENT || now.errnum == EBUSY)) strongest = std::move(now);
-    }
+        if (is_open || (!is_absence && (strongest.errnum == ENOENT || now.errnum == EBUSY)))
+            strongest = std::move(now);
+        return is_open;
+    });
     return strongest;
 }
 

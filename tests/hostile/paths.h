@@ -33,4 +33,11 @@ namespace postern::hostile {
 [[nodiscard]] Attempt try_each(std::span<const std::string> paths, const char* absent,
                                const std::function<Attempt(const std::string&)>& attempt);
 
+/// Told of a path; whether that is enough.
+using Visit = std::function<bool(const std::string&)>;
+
+/// The same of whatever `search` comes upon, as it does: where the first is open nobody looks for more.
+[[nodiscard]] Attempt try_found(const std::function<void(const Visit&)>& search, const char* absent,
+                                const std::function<Attempt(const std::string&)>& attempt);
+
 }  // namespace postern::hostile

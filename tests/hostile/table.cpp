@@ -142,6 +142,18 @@ std::string closing_line(const Summary& summary, size_t count) {
     return line;
 }
 
+/// Once more what should not have been, where somebody looks who sees the end of a long log; else empty.
+std::string unexpected_line(std::span<const Finding> findings, const Target& target) {
+    std::string line;
+    for (const Finding& finding : findings) {
+        if (is_expected(finding, target)) continue;
+        line += fmt::format("{} {} ({}{})", line.empty() ? "not as expected:" : ",", finding.probe->name,
+                            verdict_text(finding),
+                            finding.control == ControlState::Broken ? ", control BROKEN" : "");
+    }
+    return line.empty() ? line : line + "\n";
+}
+
 }  // namespace
 
 std::string as_table(std::span<const Finding> findings, const Target& target, bool colour) {
@@ -171,6 +183,7 @@ std::string as_table(std::span<const Finding> findings, const Target& target, bo
     const Summary summary = summarize(findings, target);
     out += fmt::format("\ncontrols: {} work in here, {} can only be shown outside (--expect allowed)\n",
                        summary.controls, summary.outside);
+    out += unexpected_line(findings, target);
     out += paint(summary.passed ? kGreen : kRed, closing_line(summary, findings.size())) + "\n";
     return out;
 }
