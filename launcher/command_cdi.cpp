@@ -49,18 +49,31 @@ Status remove_spec(const std::string& path) {
     return fail_errno(error, "cannot remove {}", path);
 }
 
-Status generate(const CdiOptions& options) {
+/// The text of the specification; empty: no device is configured.
+Result<std::string> spec_of(const CdiOptions& options) {
     POSTERN_ASSIGN(const std::vector<NamedSlice> names, configured_slices(options.config));
-    if (names.empty() && options.output.empty())
-        return fail("{}: no device is configured (*.json)", options.config);
-    if (names.empty()) return remove_spec(options.output);
+    if (names.empty()) return std::string();
     HookPlace place = own_hook_place();
     place.broker = options.broker;
     place.config = options.config;
-    const std::string text = cdi_text(cdi_spec(names, place));
-    if (!options.output.empty()) return write_spec(options.output, text);
-    fmt::print("{}", text);
-    return {};
+    return cdi_text(cdi_spec(names, place));
+}
+
+Status generate(const CdiOptions& options) {
+    POSTERN_ASSIGN(std::string text, spec_of(options));
+    if (options.output.empty()) {
+        if (text.empty()) return fail("{}: no device is configured (*.json)", options.config);
+        fmt::print("{}", text);
+        return {};
+    }
+    // Until it is what is configured by then: systemd.path(5) does not see what changes while the service
+    // runs that it has started for the change before.
+    while (true) {
+        POSTERN_TRY(text.empty() ? remove_spec(options.output) : write_spec(options.output, text));
+        POSTERN_ASSIGN(std::string now, spec_of(options));
+        if (now == text) return {};
+        text = std::move(now);
+    }
 }
 
 }  // namespace

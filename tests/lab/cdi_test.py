@@ -24,7 +24,7 @@ RUNTIMES = tuple(os.environ.get("POSTERN_RUNTIMES", "crun,runc").split(","))
 CLIENT = "/bin/virtio-blk-client"
 READS = [CLIENT, "--reads", "100"]
 SHIM = "/run/postern/shim"
-PATIENCE = 120  # seconds
+PATIENCE = 300  # seconds
 BROKERS = []
 
 
@@ -55,7 +55,7 @@ def broker():
     while True:
         try:
             return Client(SOCKET)
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, ConnectionRefusedError, EOFError):  # EOFError: it was on its way out
             started = subprocess.Popen([POSTERN, "broker", "--on-demand"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                        text=True)
             said = started.stderr.read()  # it lets go of that when it serves
@@ -145,7 +145,7 @@ class Delivered(Cdi):
         self.assertReads(self.run_with(SHIM, *READS, name="disk"))
         first = self.start_with(SHIM, "/bin/sleep", "1000", name="disk")
         second = self.start_with(SHIM, "/bin/sleep", "1000", name="disk")
-        self.assertEqual(sorted(each["slice"] for each in self.grants()), [0, 1])
+        self.assertTrue(wait_until(lambda: sorted(each["slice"] for each in self.grants()) == [0, 1]), self.grants())
         self.remove(first, second)
         self.assertFree()
 
@@ -303,13 +303,13 @@ class Refused(Cdi):
         entered = sh("nsenter", "-t", pid, "-m", "-p", SHIM, "/bin/true")
         self.assertEqual(entered.returncode, 125, entered.stderr)
         self.assertIn("ended before a grant came", entered.stderr)
-        self.assertIn("not in the container's", hook_log())
+        self.assertTrue(wait_until(lambda: "not in the container's" in hook_log()), hook_log())
         # In its cgroup, and not in its pid namespace.
         with open(f"/proc/{pid}/cgroup") as file:
             cgroup = "/sys/fs/cgroup" + file.read().strip().split("::", 1)[1]
         moved = sh("sh", "-c", f"echo $$ >{cgroup}/cgroup.procs && exec nsenter -t {pid} -m {SHIM} /bin/true")
         self.assertEqual(moved.returncode, 125, moved.stderr)
-        self.assertIn("not in its pid namespace", hook_log())
+        self.assertTrue(wait_until(lambda: "not in its pid namespace" in hook_log()), hook_log())
         # The control: whoever is in both.
         self.assertReads(self.podman("exec", container, SHIM, *READS))
         self.remove(container)
@@ -331,7 +331,7 @@ class Refused(Cdi):
                 self.assertFails(self.run_with("/bin/true", runtime=runtime), 12, "slice disk.0", "in use")
                 self.assertFails(self.podman("run", "-d", "--network", "none", device("disk.0"), IMAGE, "/bin/true", runtime=runtime), 12, "in use")
                 self.assertReads(self.run_with(SHIM, *READS, name="disk.1", runtime=runtime))
-                self.assertEqual([each["slice"] for each in self.grants()], [0])
+                self.assertTrue(wait_until(lambda: [each["slice"] for each in self.grants()] == [0]), self.grants())
                 self.remove(holder)
                 self.assertFree()
                 edit_spec(lambda spec: spec["devices"].append(json.loads(json.dumps(spec["devices"][1]).replace("disk.0", "disk.9"))))
@@ -576,6 +576,22 @@ class Specification(Cdi):
         self.assertEqual(refused.returncode, 1)
         self.assertIn("second.json", refused.stderr)
         self.assertTrue(os.path.exists(SPEC))
+        # What changes meanwhile counts, too: systemd does not tell of it. It is stopped when it has replaced the file.
+        for meanwhile, said in (([{"name": "disk"}, {"name": "third", "device": EDU, "profile": "edu"}], True), (None, False)):
+            self.write_config([{"name": "disk"}])
+            replaced = os.stat(SPEC).st_ino
+            slow = subprocess.Popen(["strace", "-qq", "-o", f"{self.folder}/calls", "-e", "trace=rename", "-e", "inject=rename:signal=STOP:when=1",
+                                     POSTERN, "cdi", "generate", "-o", SPEC], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            self.addCleanup(slow.stderr.close)
+            self.assertTrue(wait_until(lambda: os.stat(SPEC).st_ino != replaced, PATIENCE))
+            with open(f"/proc/{slow.pid}/task/{slow.pid}/children") as file:
+                stopped = int(file.read())
+            if meanwhile:
+                self.write_config(meanwhile)
+            os.kill(stopped, signal.SIGCONT)
+            self.assertEqual(slow.wait(PATIENCE), 0, slow.stderr.read())
+            with open(SPEC) as file:
+                self.assertEqual("third" in [each["name"] for each in json.load(file)["devices"]], said)
         # Without devices there is none; and what is somebody else's is left alone.
         shutil.rmtree(CONFIG)
         generate()
