@@ -16,7 +16,7 @@ namespace postern {
 namespace {
 
 /// How long the kernel's log may take to have what a client was killed for.
-constexpr std::chrono::milliseconds kLogPatience{100};
+constexpr std::chrono::milliseconds kLogPatience{1000};
 
 }  // namespace
 

@@ -256,15 +256,28 @@ TEST_F(HolderTest, ASecondBrokerIsRefusedUntilTheFirstIsGone) {
     EXPECT_EQ(second.error().errnum, EBUSY);
     EXPECT_THAT(second.error().message, testing::HasSubstr("another broker is served"));
     EXPECT_TRUE(first->put("still", "served", {}));
-    // A dying one is waited for.
-    std::thread later([&] {
-        std::this_thread::sleep_for(milliseconds(200));
-        first.reset();
-    });
-    const auto third = connect();
-    later.join();
-    ASSERT_TRUE(third);
-    EXPECT_EQ(third->take_all().value().size(), 1U);
+    // A dying one is waited for: 5 s. Where this process did not run for longer than that, it is tried
+    // again.
+    for (int round = 0; round < 5; ++round) {
+        const auto begin = std::chrono::steady_clock::now();
+        auto end = begin;
+        std::thread later([&] {
+            std::this_thread::sleep_for(milliseconds(200));
+            first.reset();
+            end = std::chrono::steady_clock::now();
+        });
+        auto third = HolderKeeper::connect_or_start(folder_);
+        later.join();
+        if (!third && third.error().errnum == EBUSY && end - begin > milliseconds(4500)) {
+            first = connect();
+            ASSERT_TRUE(first);
+            continue;
+        }
+        ASSERT_TRUE(third) << third.error().message;
+        EXPECT_EQ((*third)->take_all().value().size(), 1U);
+        return;
+    }
+    FAIL() << "this machine is too slow";
 }
 
 TEST_F(HolderTest, ServesItsOwnUidOnly) {
