@@ -110,7 +110,7 @@ class Killed(BrokerLab):
         self.assertTrue(wait_until(lambda: {each["grant"] for each in self.live()} == set(before), PATIENCE), self.log())
         self.assertEqual({each["grant"]: (each["slice"], each["pid"]) for each in self.live()}, before)
         # None was lost: all four of the second device can be had, and no fifth.
-        holders = [self.holder({"device": BLK2}, uid=BOB) for _ in range(4)]
+        holders = [self.holder({"device": BLK2, "wait": True}, uid=BOB) for _ in range(4)]
         self.assertEqual(sorted(each.answer["slice"] for each in holders), [0, 1, 2, 3])
         full = self.run_client(device=BLK2, who=as_user(BOB))
         self.assertEqual((full.returncode, "no slice is free" in full.stderr), (125, True), full.stderr)

@@ -18,14 +18,14 @@ import traceback
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from e2e_test import BLK, BLK2, BUILD, CLIENT, EDU, POSTERN, left_behind, on_blk, postern, processes, wait_until
+from e2e_test import BLK, BLK2, BUILD, CLIENT, EDU, POSTERN, left_behind, on_blk, postern, processes, removed, wait_until
 
 # Whoever tests imports it all from here.
 __all__ = ["ALICE", "BLK", "BLK2", "BOB", "BUILD", "CAROL", "CLIENT", "EDU", "POSTERN", "BrokerLab", "Child", "Client", "Refused",
-           "as_user", "fds_of", "left_behind", "on_blk", "postern", "processes", "rss_of", "wait_until"]
+           "as_user", "fds_of", "left_behind", "on_blk", "postern", "processes", "removed", "rss_of", "wait_until"]
 
 ALICE, BOB, CAROL = 5001, 5002, 5003
-PATIENCE = 60  # seconds, for what takes one under emulation
+PATIENCE = 300  # seconds, for what takes one under emulation
 
 
 def as_user(uid, gid=None, groups=()):
@@ -280,17 +280,17 @@ class BrokerLab(unittest.TestCase):
         return subprocess.run([*who, POSTERN, "run", "--broker", self.path, "--device", device, "--profile", profile, *flags, "--",
                                *map(str, args or ["/bin/true"])], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
 
+    def grants(self):
+        with self.client() as client:
+            return client.grants()
+
     def is_held_up(self):
         """Whether the one grant that there is waits for what somebody else has of it."""
-        with self.client() as client:
-            return [(each["state"], "left outside" in each.get("trouble", "")) for each in client.grants()] == [("ending", True)]
+        return [(each["state"], "left outside" in each.get("trouble", "")) for each in self.grants()] == [("ending", True)]
 
     def free_again(self, seconds=PATIENCE):
         """Waits until the broker has no grant. When its client ended the end of a grant is under way, not over."""
-        def none():
-            with self.client() as client:
-                return client.grants() == []
-        self.assertTrue(wait_until(none, seconds), self.log())
+        self.assertTrue(wait_until(lambda: self.grants() == [], seconds), self.log())
 
 
 def _hold(child, path, request):

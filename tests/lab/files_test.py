@@ -396,7 +396,7 @@ class Commands(Files):
         self.assertEqual([(each["device"], each["files"], each["profile"]) for each in listed], [("file.memory", 1, "files")])
         self.assertEqual(postern("revoke", listed[0]["grant"]).returncode, 0)
         self.assertEqual(process.stdout.readline(), "revoked\n")
-        self.assertEqual(process.wait(timeout=20), 0)
+        self.assertEqual(process.wait(timeout=120), 0)
 
     def test_refusals_are_told_of_the_file(self):
         fd = memfd()

@@ -95,19 +95,27 @@ class Fuzzed(Lab):
                                     *FUZZ, str(SECONDS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.addCleanup(process.communicate)
         self.addCleanup(process.kill)
-        refused, attached = [0], None
-        for fuzzer in ("stress-ng", "trinity"):
-            line = process.stdout.readline()
-            self.assertTrue(line.startswith(fuzzer), line)
-            refused.append(denied())
-            print(f"    {line.strip()}, {refused[-1] - refused[-2]} calls refused", file=sys.stderr)
-            # The control: it has reached the fd. trinity is slow under emulation.
-            self.assertGreater(refused[-1] - refused[-2], 20, fuzzer)
-            self.assertTrue(links_pinned())
-            self.assertEqual(attached or links_pinned(), links_pinned())
-            attached = links_pinned()
-            process.stdin.write("\n")
+        refused, attached = 0, None
+
+        def answer(word):
+            process.stdin.write(f"{word}\n")
             process.stdin.flush()
+        for fuzzer in ("stress-ng", "trinity"):
+            # The control: it reaches the fd. trinity is slow under emulation, and has its time, not a number of calls.
+            for _ in range(10):
+                line = process.stdout.readline()
+                self.assertTrue(line.startswith(fuzzer), line)
+                came = denied() - refused
+                print(f"    {line.strip()}, {came} calls refused", file=sys.stderr)
+                self.assertTrue(links_pinned())
+                self.assertEqual(attached or links_pinned(), links_pinned())
+                attached = links_pinned()
+                if came > 20:
+                    break
+                answer("again")
+            self.assertGreater(came, 20, fuzzer)
+            refused += came
+            answer("")
         answers = json.loads(process.stdout.readline())
         self.assertEqual(process.wait(60), 0)
         capacity = answers.pop("granted")
@@ -118,14 +126,18 @@ class Fuzzed(Lab):
         self.assertEqual(links_pinned(), [])
 
     def test_the_control_an_unguarded_device_is_not(self):
-        result = subprocess.run([f"{BUILD}/tests/bare-launch", NVME, self.profile, "0", "setpriv", "--reuid", "65534", "--regid", "65534",
-                                 "--clear-groups", *FUZZ, str(min(SECONDS, 5))], capture_output=True, text=True, timeout=120,
-                                stdin=subprocess.DEVNULL)
-        self.assertRan(result)
-        before, after = self.states()
-        changed = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
-        print(f"    changed: {changed}", file=sys.stderr)
-        self.assertTrue(changed)
+        # What fuzzers come upon is chance: a slow machine gives them less of it.
+        for _ in range(5):
+            result = subprocess.run([f"{BUILD}/tests/bare-launch", NVME, self.profile, "0", "setpriv", "--reuid", "65534", "--regid", "65534",
+                                     "--clear-groups", *FUZZ, str(min(SECONDS, 5))], capture_output=True, text=True, timeout=300,
+                                    stdin=subprocess.DEVNULL)
+            self.assertRan(result)
+            before, after = self.states()
+            changed = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+            print(f"    changed: {changed}", file=sys.stderr)
+            if changed:
+                return
+        self.fail("the device is as it was")
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ class Monitor:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
     def kill(self):
         if self.process.poll() is None:
@@ -336,8 +336,8 @@ class Watching(Commands):
         slow.process.send_signal(signal.SIGSTOP)
         self.assertTrue(wait_until(lambda: e2e.state(slow.process.pid) == "T"))
         for each in range(4):
-            drivers.order("hammer(10, attempt, ioctl, 0x3b6f)", each)
-        counts = [drivers.answer(each, 60)["value"] for each in range(4)]
+            drivers.order("hammer(25, attempt, ioctl, 0x3b6f)", each)
+        counts = [drivers.answer(each, 300)["value"] for each in range(4)]
         refused = {each: ps()[drivers.grant(each)]["refused"] for each in range(4)}
         self.assertEqual([refused[each] for each in range(4)], counts)
         slow.process.send_signal(signal.SIGCONT)
@@ -361,7 +361,7 @@ class Watching(Commands):
         self.assertTrue(wait_until(lambda: len(rates()) >= 3, 120))
         # As busy in both: what differs is only that the calls are refused.
         phases, calls = {"get_info": [], "ioctl, 0x3b6f": []}, {"get_info": 0, "ioctl, 0x3b6f": 0}
-        for turn in range(40):
+        for turn in range(120):
             what = list(phases)[turn % 2]
             begin = len(rates())
             calls[what] += drivers.do(f"hammer(1.6, attempt, {what})", 1)

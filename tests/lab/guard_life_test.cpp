@@ -446,7 +446,7 @@ TEST_F(GuardLifeTest, KilledAtAnyMoment) {
                 auto guard = Guard::acquire();
                 if (!guard) ::_exit(1);
                 const UniqueFd file(::memfd_create("killed", MFD_CLOEXEC));
-                (void)guard->add_sandbox(12345, 1);
+                (void)guard->add_sandbox(0x7fff0000, 1);
                 (void)guard->register_file(file.get(), policy());
             }
         }

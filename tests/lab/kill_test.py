@@ -118,13 +118,17 @@ class Killed(Lab):
 
     def kill_after(self, calls, flags, script):
         result = subprocess.run([KILL_AFTER, str(calls), POSTERN, "run", *flags, "--", "/bin/sh", "-c", script, MARK],
-                                capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+                                capture_output=True, text=True, timeout=400, stdin=subprocess.DEVNULL)
         self.assertEqual(result.returncode, 0, result.stderr)
         return json.loads(result.stdout), result.stderr
 
-    def check_after(self, calls, flags, script):
-        """One kill, and all that must be so after it. Returns what kill-after has seen."""
+    def check_after(self, calls, flags, script, may_end=False):
+        """One kill, and all that must be so after it. Returns what kill-after has seen. MAY_END: it may be over before CALLS."""
         outcome, said = self.kill_after(calls, flags, script)
+        if may_end and not outcome["killed"]:
+            self.assertEqual(outcome["status"], 0, said)
+            self.assertLess(outcome["calls"], calls)
+            return outcome
         where = f"killed after system call {outcome['calls']} ({calls}), {outcome['last']} = {outcome['result']}: {said}"
         self.assertTrue(outcome["killed"], f"{calls} is past the end: {outcome}")
         self.assertTrue(outcome["closed"], f"{where}: somebody still has the client's stdout")
@@ -214,10 +218,10 @@ class Killed(Lab):
         brief = f"echo ready; {PROBE}; sleep 0.2"
         counted, _ = self.kill_after(0, self.on_device, f"echo ready; {PROBE}; sleep 6")
         self.assertGreater(counted["calls"], counted["start"])
-        # A start may have a few more or less than the one that was counted; the last few may be past the end.
-        points = self.points(counted["start"] + 1, counted["calls"] - 3, max(1, POINTS // 2))
-        for calls in points:
-            self.check_after(calls, self.on_device, brief)
+        points = self.points(counted["start"] + 1, counted["calls"], max(1, POINTS // 2))
+        # How often it waits for what the client leaves in its cgroup differs: the last few may be past the end.
+        killed = [self.check_after(calls, self.on_device, brief, may_end=True)["killed"] for calls in points]
+        self.assertGreaterEqual(sum(killed), 2 / 3 * len(killed), killed)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ REPOSITORY = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__fil
 CLIENT = f"{BUILD}/examples/virtio-blk-client"
 WORK = "/srv/manual"
 ALICE = 5
-PATIENCE = 120  # seconds
+PATIENCE = 300  # seconds
 # Where its tests' store is, and the only network that the lab's kernel has.
 STORAGE = '[storage]\ndriver = "vfs"\nrunroot = "/run/pods/run"\ngraphroot = "/run/pods/root"\n'
 CONTAINERS = '[containers]\nnetns = "none"\n'

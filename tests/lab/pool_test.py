@@ -76,8 +76,12 @@ class Pool(e2e.Lab):
 class Jobs(Pool):
     def test_twenty_jobs_on_four_slices(self):
         logs, junit = f"{self.folder}/logs", f"{self.folder}/junit.xml"
-        # Long enough for four to run side by side in an emulated machine.
-        summary, result = self.pool("--log-dir", logs, "--junit", junit, lines=[f"{CLIENT} --seconds 4 --json"] * 20)
+        up = f"{self.folder}/up"
+        os.mkdir(up)
+        os.chmod(up, 0o777)
+        # The first ones wait for each other: four run side by side, on a slow machine, too.
+        line = f"sh -c 'touch /mnt/$POSTERN_SLICE; until [ $(ls /mnt | wc -l) -ge 4 ]; do sleep 0.1; done; exec {CLIENT} --seconds 1 --json'"
+        summary, result = self.pool("--timeout", "200s", "--bind", up, "/mnt", "--log-dir", logs, "--junit", junit, lines=[line] * 20)
         self.assertEqual(summary["count"], {"jobs": 20, "passed": 20, "failed": 0, "not run": 0})
         self.assertEqual({job["slice"] for job in summary["jobs"]}, {0, 1, 2, 3})
         self.assertEqual(result.stdout, "")
@@ -151,8 +155,13 @@ class Clean(Pool):
             json.dump({"postern": 1, "slices": 2, "device": {"setup": {"device": ["setup"]}, "reset": "before"}}, file)
         self.assertRan(postern("bind", nvme))
         self.addCleanup(postern, "unbind", nvme)
-        result = postern("pool", "--device", nvme, "--profile", profile, "--reset", "device", "--log-dir", f"{self.folder}/logs", "--retry", "1", "--",
-                         "sh", "-c", "cat /proc/uptime; sleep 5; cat /proc/uptime; exit {}", ":::", "0", "0", "0", "0", "1")
+        up = f"{self.folder}/up"
+        os.mkdir(up)
+        os.chmod(up, 0o777)
+        # Each has a name, waits for the one that it names, and says how it ends.
+        script = "set -- {}; cat /proc/uptime; touch /mnt/$1; until [ -e /mnt/$2 ]; do sleep 0.1; done; sleep 1; cat /proc/uptime; exit $3"
+        result = postern("pool", "--device", nvme, "--profile", profile, "--reset", "device", "--log-dir", f"{self.folder}/logs", "--retry", "1",
+                         "--timeout", "100s", "--bind", up, "/mnt", "--", "sh", "-c", script, ":::", "1 2 0", "2 1 0", "3 4 0", "4 3 0", "5 5 1", timeout=600)
         self.assertEqual(result.returncode, 1, result.stdout + result.stderr)
         times = []
         for name in sorted(os.listdir(f"{self.folder}/logs")):
@@ -232,6 +241,7 @@ class Broker(Pool):
                                        .returncode == 0, 60))
 
     def tearDown(self):
+        self.assertTrue(e2e.wait_until(lambda: json.loads(postern("ps", "--json").stdout) == [], 120))
         self.assertRan(postern("broker", "--stop"))
         self.assertEqual(self.broker.wait(timeout=60), 0, self.broker.stderr.read())
         self.broker.stderr.close()

@@ -186,7 +186,7 @@ class Running(Units):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertTrue(wait_until(lambda: processes("54321")))
         run("systemctl", "stop", UNIT, timeout=60)
-        self.assertTrue(wait_until(lambda: processes("54321") == [], 10))
+        self.assertTrue(wait_until(lambda: processes("54321") == [], 120))
 
     def test_a_failure_is_started_again(self):
         count = f"{PLACE}/count"
@@ -323,9 +323,9 @@ class Telling(Units):
         def used():
             words = read(f"/proc/{main}/stat").rsplit(")", 1)[1].split()
             return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-        before = used()
+        before, begin = used(), time.monotonic()
         time.sleep(3)
-        self.assertLess(used() - before, 2)
+        self.assertLess(used() - before, 2 / 3 * (time.monotonic() - begin))
         begin = time.monotonic()
         self.assertEqual(run("systemctl", "stop", UNIT, timeout=60).returncode, 0)
         self.assertLess(time.monotonic() - begin, 60)

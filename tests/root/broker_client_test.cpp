@@ -100,7 +100,11 @@ TEST_F(BrokerClientTest, WhoIsTurnedAwayForGoodIsToldWhy) {
                 EXPECT_TRUE(send_packet(connection.get(), broker_refusal(kind, "not you"), {}));
             }
         });
-        const auto client = BrokerClient::connect(path(), {}, kPatience);
+        const auto begin = std::chrono::steady_clock::now();
+        auto client = BrokerClient::connect(path(), {}, kPatience);
+        // Once only because that was its whole time: this process may not have run.
+        for (int i = 0; i < 3 && calls == 1 && std::chrono::steady_clock::now() - begin >= kPatience; ++i)
+            client = BrokerClient::connect(path(), {}, kPatience);
         ends = true;
         const auto last = connect_to(path());
         broker.join();

@@ -26,7 +26,7 @@ class CpuLimit(unittest.TestCase):
     def launch(self, caller, *words):
         """The finished launch, and all that --json-status-fd told at its end."""
         reader, writer = os.pipe()
-        result = subprocess.run([POSTERN, "run", "--json-status-fd", str(writer), *words], capture_output=True, text=True, env=ENV, timeout=60,
+        result = subprocess.run([POSTERN, "run", "--json-status-fd", str(writer), *words], capture_output=True, text=True, env=ENV, timeout=300,
                                 stdin=subprocess.DEVNULL, pass_fds=[writer], **CALLERS[caller])
         os.close(writer)
         with os.fdopen(reader) as told:
@@ -44,7 +44,7 @@ class CpuLimit(unittest.TestCase):
             with self.subTest(caller):
                 begin = time.monotonic()
                 self.assertLimited(caller, "SIGXCPU", "--cpu-limit", "1s", "--", "/bin/sh", "-c", SPIN)
-                self.assertLess(time.monotonic() - begin, 20)
+                self.assertLess(time.monotonic() - begin, 100)
 
     def test_one_that_goes_on_after_the_signal(self):
         for caller in CALLERS:
@@ -74,7 +74,7 @@ class CpuLimit(unittest.TestCase):
     def test_launches_that_are_kept(self):
         kept = set(small_world.cached())
         for _ in range(2):
-            result = subprocess.run([POSTERN, "run", "--cpu-limit", "999ms", "--", "/bin/sh", "-c", SPIN], capture_output=True, timeout=60)
+            result = subprocess.run([POSTERN, "run", "--cpu-limit", "999ms", "--", "/bin/sh", "-c", SPIN], capture_output=True, timeout=300)
             self.assertEqual(result.returncode, 124, result.stderr)
             self.assertEqual(len(set(small_world.cached()) - kept), 1)
         path = "/var/tmp/limited.json"
@@ -84,7 +84,7 @@ class CpuLimit(unittest.TestCase):
         compiled = "/var/tmp/limited.launch"
         subprocess.run([POSTERN, "profile", "compile", path, "-o", compiled], check=True, capture_output=True)
         self.addCleanup(os.remove, compiled)
-        result = subprocess.run([POSTERN, "run", "--profile", compiled, "--", "/bin/sh", "-c", SPIN], capture_output=True, text=True, timeout=60)
+        result = subprocess.run([POSTERN, "run", "--profile", compiled, "--", "/bin/sh", "-c", SPIN], capture_output=True, text=True, timeout=300)
         self.assertEqual(result.returncode, 124, result.stderr)
 
     def test_what_is_not_this_limit(self):

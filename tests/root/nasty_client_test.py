@@ -64,7 +64,7 @@ class Bombs(NastyTest):
 
     def test_forks_are_limited(self):
         # dash says "Cannot fork" and ends; the bomb's other processes go on.
-        result = shell(self.FORK, "--rlimit", "nproc=50", "--time-limit", "2s")
+        result = shell(self.FORK, "--rlimit", "nproc=50", "--time-limit", "15s")
         self.assertIn(result.returncode, (2, 124), result.stderr)
         self.assertIn("annot fork", result.stderr)
         self.assertEnds(shell("sleep 0 & wait; exit 4", "--rlimit", "nproc=50"), 4)
@@ -88,12 +88,15 @@ class Bombs(NastyTest):
 
     def test_a_bomb_that_goes_off_ends_with_its_launcher(self):
         # While it grows: at its limit a shell that cannot fork ends, and so may the bomb.
-        bomb = start("--rlimit", "nproc=3000", "--", "/bin/sh", "-c", "trap '' TERM; " + self.FORK, stderr=subprocess.DEVNULL)
-        grown = wait_until(lambda: len(pids()) > 100, 30)
-        bomb.kill()
+        for _ in range(3):
+            bomb = start("--rlimit", "nproc=3000", "--", "/bin/sh", "-c", "trap '' TERM; " + self.FORK, stderr=subprocess.DEVNULL)
+            grown = wait_until(lambda: len(pids()) > 100, 30)
+            bomb.kill()
+            bomb.wait()
+            bomb.stdout.close()
+            if grown:
+                break
         self.assertTrue(grown)
-        bomb.wait()
-        bomb.stdout.close()
 
     def test_memory_by_rlimit(self):
         eater = "head -c 600M /dev/zero | tail | wc -c; exit 3"

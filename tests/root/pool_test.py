@@ -123,12 +123,14 @@ class Lists(Pool):
 class Running(Pool):
     def test_at_most_so_many_at_once(self):
         for jobs in (1, 3):
-            script = f"mkdir {self.folder}/run/$$; ls {self.folder}/run | wc -l; sleep 1; rmdir {self.folder}/run/$$"
-            os.makedirs(f"{self.folder}/run", exist_ok=True)
-            os.chmod(f"{self.folder}/run", 0o777)
-            # Numbers of processes are the sandboxes' own: names by job.
-            script = script.replace("$$", "$POSTERN_JOB")
-            result = self.pool("--jobs", jobs, "--bind", f"{self.folder}/run", f"{self.folder}/run", "--", "sh", "-c", script, "{}", ":::", *range(4))
+            # The first ones wait until as many run as may, on a slow machine, too; then for who should not.
+            script = (f"mkdir /mnt/run/$POSTERN_JOB; until [ -e /mnt/full ] || [ $(ls /mnt/run | wc -l) -ge {jobs} ]; do sleep 0.05; done; touch /mnt/full; "
+                      "sleep 0.5; ls /mnt/run | wc -l; rmdir /mnt/run/$POSTERN_JOB")
+            place = f"{self.folder}/{jobs}"
+            for folder in (place, f"{place}/run"):
+                os.mkdir(folder)
+                os.chmod(folder, 0o777)
+            result = self.pool("--jobs", jobs, "--bind", place, "/mnt", "--", "sh", "-c", script, "{}", ":::", *range(4))
             self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
             seen = [int(line) for line in result.stdout.split("\n") if line.isdigit()]
             self.assertEqual(len(seen), 4, result.stdout)
@@ -146,7 +148,7 @@ class Running(Pool):
 
     def test_statuses(self):
         jobs = self.list("true", "sh -c 'exit 3'", "sh -c 'kill -SEGV $$'", "sleep 60", "/nonexistent", "/etc/passwd")
-        summary, result = self.summary("--timeout", "3s", "--commands", jobs, status=139)
+        summary, result = self.summary("--timeout", "10s", "--commands", jobs, status=139)
         told = [(job["state"], job["status"], job["reason"], job["signal"]) for job in summary["jobs"]]
         self.assertEqual(told, [("passed", 0, "status", None), ("failed", 3, "status", None), ("failed", 139, "signal", "SIGSEGV"),
                                 ("failed", 124, "time", None), ("failed", 127, "error", None), ("failed", 126, "error", None)])
@@ -154,7 +156,7 @@ class Running(Pool):
         self.assertIn("6 jobs: 1 passed, 5 failed", result.stderr)
         for words, status in ((["true"], 0), (["sh -c 'exit 3'", "true"], 3), (["sleep 60", "sh -c 'exit 3'"], 124), (["/nonexistent", "true"], 127),
                               (["/etc/passwd"], 126)):
-            self.assertEqual(self.pool("--timeout", "3s", "--", ":::", *words).returncode, status, words)
+            self.assertEqual(self.pool("--timeout", "10s", "--", ":::", *words).returncode, status, words)
 
     def test_retry_until_it_works(self):
         count = f"{self.folder}/count"
@@ -177,7 +179,7 @@ class Running(Pool):
     def test_fail_fast(self):
         os.chmod(self.folder, 0o777)  # the client is nobody
         # The second fails once the third runs, and that ends later.
-        lines = ["sh -c 'until [ -e /mnt/up ]; do sleep 0.05; done; exit 2'", "sh -c 'touch /mnt/up; sleep 2; echo ended'"]
+        lines = ["sh -c 'until [ -e /mnt/up ]; do sleep 0.05; done; exit 2'", "sh -c 'touch /mnt/up; sleep 6; echo ended'"]
         for flag, not_run in (("--fail-fast", 1), ("--keep-going", 0)):
             summary, result = self.summary("--bind", self.folder, "/mnt", "--jobs", 2, flag, "--commands", self.list("true", *lines, "true"), status=2)
             os.remove(f"{self.folder}/up")
@@ -247,7 +249,7 @@ class Reports(Pool):
     def test_junit(self):
         path = f"{self.folder}/junit.xml"
         jobs = self.list("printf 'a<b>&\\033[1m\\001\\377]]>\\n'", "sh -c 'echo bad; exit 3'", "sleep 60", "/nonexistent", "sh -c 'yes | head -c 200000; exit 4'", "true", "true")
-        result = self.pool("--jobs", 1, "--timeout", "3s", "--junit", path, "--commands", jobs)
+        result = self.pool("--jobs", 1, "--timeout", "10s", "--junit", path, "--commands", jobs)
         self.assertEqual(result.returncode, 127, result.stderr)
         suites = xml.etree.ElementTree.parse(path).getroot()
         self.assertEqual((suites.tag, len(suites)), ("testsuites", 1))

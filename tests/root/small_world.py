@@ -6,6 +6,7 @@ of its own: what is found there is the test's and the launcher's, whatever else 
 State is a complete list of it."""
 
 import ctypes
+import errno
 import glob
 import os
 import re
@@ -88,9 +89,21 @@ def fresh_folders(folders, kept):
 
 def remove_cgroup(home):
     for folder, _, _ in os.walk(home, topdown=False):
-        # Dead processes leave their cgroup a moment after they are gone from everywhere else.
-        wait_until(lambda: not text(f"{folder}/cgroup.procs"))
+        if not wait_until(lambda folder=folder: removed(folder)):
+            os.rmdir(folder)
+
+
+def removed(folder):
+    """Whether a cgroup is gone. Dead processes leave theirs a moment after they are gone from everywhere else, its list included."""
+    try:
         os.rmdir(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 def own_cgroup():

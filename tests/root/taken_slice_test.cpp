@@ -95,9 +95,16 @@ TEST(TakenSlice, OneThatIsEndingIsWaitedFor) {
 TEST(TakenSlice, OneThatFilesHoldUpIsWaitedForAMoment) {
     Json one = held("ending");
     one["trouble"] = "open files are left";
-    const Says soon({busy(), grants(Json::array({one})), busy(), grants(Json::array({one})), given(),
-                     grants(Json::array())});
-    EXPECT_TRUE(take_slice(soon.path(), kSlice));
+    // For 5 s, in which this process may not have run.
+    bool taken = false;
+    for (int round = 0; round < 3 && !taken; ++round) {
+        const auto begin = std::chrono::steady_clock::now();
+        const Says soon({busy(), grants(Json::array({one})), busy(), grants(Json::array({one})), given(),
+                         grants(Json::array())});
+        taken = take_slice(soon.path(), kSlice).has_value();
+        if (std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(4500)) break;
+    }
+    EXPECT_TRUE(taken);
     const Says never({busy(), grants(Json::array({one}))});
     const auto refused = take_slice(never.path(), kSlice);
     ASSERT_FALSE(refused);

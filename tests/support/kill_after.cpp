@@ -37,7 +37,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 /// So long nothing of a launcher's start takes that is not asleep until its client ends.
 constexpr auto kQuiet = std::chrono::milliseconds(1000);
-constexpr auto kPatience = std::chrono::seconds(60);
+/// For hangs.
+constexpr auto kPatience = std::chrono::seconds(300);
 
 struct Outcome {
     uint64_t calls = 0;             ///< that have returned
