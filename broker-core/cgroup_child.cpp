@@ -5,6 +5,7 @@
 #include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -134,9 +135,13 @@ Status run(int cgroup, const ChildPatience& patience, const std::function<Status
     }
     UniqueFd reader(ends[0]);
     UniqueFd writer(ends[1]);
+    const pid_t parent = ::getpid();
     POSTERN_ASSIGN(const Child child, fork_into(cgroup));
     if (child.pid == 0) {
         answer(writer.get(), [&]() -> Status {
+            // It has all of the parent's files, a broker's lock among them, and may be held up for long.
+            if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || ::getppid() != parent)
+                return fail("the process that this one is for has ended");
             if (child.outside) POSTERN_TRY(enter(cgroup));
             return work();
         });

@@ -27,7 +27,7 @@ namespace {
 /// A holder does nothing that takes time: one that is silent for so long is stopped or stuck.
 constexpr timeval kPatienceWithHolder{10, 0};
 /// How long a broker that was killed may take to be gone; its children hold its files until they exec.
-constexpr std::chrono::milliseconds kDying(5000);
+constexpr std::chrono::milliseconds kDying(1000);
 constexpr std::chrono::milliseconds kBetweenConnections(10);
 
 Status check_folder(const std::string& folder) {

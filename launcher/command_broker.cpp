@@ -31,6 +31,9 @@
 namespace postern {
 namespace {
 
+constexpr std::chrono::milliseconds kDying{1000};
+constexpr std::chrono::milliseconds kBetweenTries{10};
+
 struct BrokerOptions {
     std::string config = kBrokerConfig;
     std::string socket = kBrokerSocket;
@@ -66,8 +69,14 @@ Result<UniqueFd> lock_folder(const std::string& folder) {
         const int error = errno;
         return fail_errno(error, "cannot open {}", path);
     }
-    if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) return file;
-    const int error = errno;
+    // What a broker that was killed had running dies with it, a moment later.
+    int error = EWOULDBLOCK;
+    for (const auto end = std::chrono::steady_clock::now() + kDying;
+         error == EWOULDBLOCK && std::chrono::steady_clock::now() < end;
+         std::this_thread::sleep_for(kBetweenTries)) {
+        if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) return file;
+        error = errno;
+    }
     if (error == EWOULDBLOCK)
         return fail("{} in {}; `postern broker --stop` ends it", kBrokerRunsAlready, folder);
     return fail_errno(error, "cannot lock {}", path);

@@ -4,7 +4,9 @@
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
+#include <chrono>
 #include <memory>
+#include <thread>
 
 #include "broker-core/file.h"
 #include "launcher/cdi_state.h"
@@ -13,6 +15,9 @@
 
 namespace postern {
 namespace {
+
+/// So long nobody takes to write a file of the configuration.
+constexpr std::chrono::milliseconds kStillWriting{100};
 
 struct CdiOptions {
     std::string output;
@@ -59,21 +64,29 @@ Result<std::string> spec_of(const CdiOptions& options) {
     return cdi_text(cdi_spec(names, place));
 }
 
+Status show(const CdiOptions& options) {
+    POSTERN_ASSIGN(const std::string text, spec_of(options));
+    if (text.empty()) return fail("{}: no device is configured (*.json)", options.config);
+    fmt::print("{}", text);
+    return {};
+}
+
+/// Until two looks in a row find the same, be it a mistake: systemd.path(5) does not see what changes while
+/// the service runs that it has started for the change before, and somebody may still be writing.
 Status generate(const CdiOptions& options) {
-    POSTERN_ASSIGN(std::string text, spec_of(options));
-    if (options.output.empty()) {
-        if (text.empty()) return fail("{}: no device is configured (*.json)", options.config);
-        fmt::print("{}", text);
-        return {};
-    }
-    // Until it is what is configured by then: systemd.path(5) does not see what changes while the service
-    // runs that it has started for the change before.
+    if (options.output.empty()) return show(options);
+    Result<std::string> text = spec_of(options);
     while (true) {
-        POSTERN_TRY(text.empty() ? remove_spec(options.output) : write_spec(options.output, text));
-        POSTERN_ASSIGN(std::string now, spec_of(options));
-        if (now == text) return {};
+        if (text)
+            POSTERN_TRY(text->empty() ? remove_spec(options.output) : write_spec(options.output, *text));
+        else
+            std::this_thread::sleep_for(kStillWriting);
+        Result<std::string> now = spec_of(options);
+        if (text ? now && *now == *text : !now && now.error().message == text.error().message) break;
         text = std::move(now);
     }
+    if (!text) return propagate(std::move(text));
+    return {};
 }
 
 }  // namespace

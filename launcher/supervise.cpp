@@ -17,6 +17,8 @@ namespace {
 
 /// How long the kernel's log may take to have what a client was killed for.
 constexpr std::chrono::milliseconds kLogPatience{1000};
+/// The same where there is no filter of postern's: it may have nothing.
+constexpr std::chrono::milliseconds kNotOurs{100};
 
 }  // namespace
 
@@ -31,7 +33,7 @@ int supervise(Supervisor& supervisor, StatusReport& status, RunningClient client
     if (!ended) return report(ended.error(), kLaunchFailed);
     ExitEvidence evidence{read_cgroup_events(place.cgroup_fd), std::nullopt, place.has_filter};
     if (ended->exit.kind == ClientExit::Kind::Signaled && ended->exit.value == SIGSYS)
-        evidence.call = find_forbidden_call(pid, started, kLogPatience);
+        evidence.call = find_forbidden_call(pid, started, place.has_filter ? kLogPatience : kNotOurs);
     const ExitReason reason = find_exit_reason(ended->exit, evidence);
     for (const std::string& line : exit_messages(reason, evidence.events)) {
         if (!place.say || !place.say(line)) tell("postern: {}\n", line);

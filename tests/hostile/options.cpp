@@ -22,7 +22,7 @@ const char kUsage[] =
     "  --only PROBE          this probe; may be repeated\n"
     "  --group GROUP         the probes of this group; may be repeated\n"
     "  --skip-group GROUP    not these; \"sandbox\" and \"guard\" name all groups of the kind\n"
-    "  --timeout SECONDS     for one attempt, 120 if not given\n"
+    "  --timeout SECONDS     for one attempt, 60 if not given\n"
     "  --pause MILLISECONDS  before each attempt: the guard tells only so many refusals a second\n"
     "  --json                the findings as JSON\n"
     "  --list                names and groups of all probes; needs no grant\n";

@@ -18,7 +18,7 @@ struct Options {
     std::set<std::string> only;         ///< names of probes
     std::set<std::string> groups;       ///< empty: all
     std::set<std::string> skip_groups;  ///< "sandbox" and "guard" stand for all groups of the kind
-    std::chrono::seconds limit{120};    ///< for one attempt; some search all of /proc and /sys
+    std::chrono::seconds limit{60};     ///< for one attempt; some search all of /proc and /sys
     std::chrono::milliseconds pause{};  ///< before each
 };
 

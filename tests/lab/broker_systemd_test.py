@@ -219,8 +219,9 @@ class Specification(unittest.TestCase):
         self.assertIn("disk.0", first)
         self.assertNotIn("other.0", first)
         self.assertWatches()
-        with open(self.OTHER, "w") as file:
+        with open("/etc/postern/fresh.json", "w") as file:
             json.dump({"postern": 1, "device": OTHER, "profile": "virtio-blk-queue"}, file)
+        os.rename(file.name, self.OTHER)
         self.addCleanup(lambda: os.path.exists(self.OTHER) and os.unlink(self.OTHER))
         self.assertTrue(wait_until(lambda: "other.0" in self.names()), run("systemctl", "status", "postern-cdi.service").stdout)
         # A broken one changes nothing, and is seen.

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 import unittest
 
 from container_lab import (BLK, BUILD, CONFIG, CRUN, EDU, HOOK, IMAGE, POSTERN, SOCKET, ContainerLab, left_behind, make_image, podman_line, postern, processes,
@@ -52,6 +53,7 @@ def edit_spec(change):
 
 def broker():
     """A connection to one. Where none serves, one on demand takes up what was kept, and ends by itself."""
+    end = time.monotonic() + PATIENCE
     while True:
         try:
             return Client(SOCKET)
@@ -60,7 +62,7 @@ def broker():
                                        text=True)
             said = started.stderr.read()  # it lets go of that when it serves
             started.stderr.close()
-            if started.poll() and "running already" not in said:
+            if (started.poll() and "running already" not in said) or time.monotonic() > end:
                 raise RuntimeError(said) from None
             BROKERS.append(started)
 
@@ -583,9 +585,10 @@ class Specification(Cdi):
             slow = subprocess.Popen(["strace", "-qq", "-o", f"{self.folder}/calls", "-e", "trace=rename", "-e", "inject=rename:signal=STOP:when=1",
                                      POSTERN, "cdi", "generate", "-o", SPEC], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             self.addCleanup(slow.stderr.close)
+            self.addCleanup(slow.wait)
+            self.addCleanup(slow.kill)
             self.assertTrue(wait_until(lambda: os.stat(SPEC).st_ino != replaced, PATIENCE))
-            with open(f"/proc/{slow.pid}/task/{slow.pid}/children") as file:
-                stopped = int(file.read())
+            stopped, = (pid for pid in processes("cdi\0generate") if pid != slow.pid)
             if meanwhile:
                 self.write_config(meanwhile)
             os.kill(stopped, signal.SIGCONT)

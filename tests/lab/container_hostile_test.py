@@ -43,7 +43,7 @@ class HostileInContainers(ContainerLab):
 
     def hostile(self, *flags, runtime=CRUN, words=HOSTILE):
         result = self.podman("run", "--rm", "--network", "none", "--device", "postern.dev/slice=disk.1", *flags, "lab", *words, runtime=runtime,
-                             timeout=400)
+                             timeout=900)
         self.assertEqual(result.returncode, 1, result.stdout[-4000:] + result.stderr + self.broker_log())
         probes = json.loads(result.stdout)["probes"]
         verdicts = [each["verdict"] for each in probes]

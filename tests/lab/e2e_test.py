@@ -695,7 +695,7 @@ class LauncherKilled(Lab):
 
 class Hostile(Lab):
     def run_hostile(self, *flags, args=(), profile="virtio-blk-queue"):
-        result = on_blk(*flags, "--", f"{BUILD}/examples/hostile-client", *args, profile=profile, timeout=300)
+        result = on_blk(*flags, "--", f"{BUILD}/examples/hostile-client", *args, profile=profile, timeout=600)
         print(result.stdout, file=sys.stderr)
         return result
 
@@ -711,7 +711,7 @@ class Hostile(Lab):
 
     def test_the_control_everything_works_outside(self):
         result = subprocess.run([f"{BUILD}/tests/bare-launch", BLK, f"{HOSTILE}/every-window.json", "1",
-                                 f"{BUILD}/examples/hostile-client", "--expect", "allowed"], capture_output=True, text=True, timeout=300)
+                                 f"{BUILD}/examples/hostile-client", "--expect", "allowed"], capture_output=True, text=True, timeout=600)
         print(result.stderr, file=sys.stderr)
         self.assertRan(result)
 

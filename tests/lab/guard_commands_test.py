@@ -287,7 +287,7 @@ class Watching(Commands):
     def hear_hostile(self, *args):
         """What a monitor shows of the hostile client, and how many calls the launcher says were refused."""
         monitor = Monitor(self, "--json")
-        result = e2e.on_blk("--slice", "1", "--", f"{BUILD}/examples/hostile-client", *args, profile=f"{HOSTILE}/guard-alone.json", timeout=300)
+        result = e2e.on_blk("--slice", "1", "--", f"{BUILD}/examples/hostile-client", *args, profile=f"{HOSTILE}/guard-alone.json", timeout=600)
         self.assertRan(result)
         refused = int(re.search(r"the guard refused (\d+) calls of the client", result.stderr).group(1))
         self.assertEqual(monitor.stop(), 0)

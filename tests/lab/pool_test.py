@@ -241,10 +241,14 @@ class Broker(Pool):
                                        .returncode == 0, 60))
 
     def tearDown(self):
-        self.assertTrue(e2e.wait_until(lambda: json.loads(postern("ps", "--json").stdout) == [], 120))
-        self.assertRan(postern("broker", "--stop"))
-        self.assertEqual(self.broker.wait(timeout=60), 0, self.broker.stderr.read())
-        self.broker.stderr.close()
+        try:
+            self.assertTrue(e2e.wait_until(lambda: json.loads(postern("ps", "--json").stdout) == [], 120))
+            self.assertRan(postern("broker", "--stop"))
+            self.assertEqual(self.broker.wait(timeout=60), 0, self.broker.stderr.read())
+        finally:
+            if self.broker.poll() is None:
+                postern("broker", "--stop", "--kill")
+            self.broker.stderr.close()
         super().tearDown()
 
     def test_ctest_side_by_side(self):

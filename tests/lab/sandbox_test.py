@@ -423,7 +423,7 @@ class Killed(SandboxTest):
         # More and longer where the machine has become slower since.
         while i < rounds or (not (left and began) and i < 4 * rounds):
             i += 1
-            span *= 1.5 if i > rounds else 1
+            span = min(1.5 * span, 30) if i > rounds else span
             launch = Told("sleep 1000 & echo up; sleep 1001 postern-killed-test", *self.profile(cgroup=self.LIMITS), cgroup=cgroup, user=user)
             time.sleep(dice.uniform(0, span))
             launch.process.kill()

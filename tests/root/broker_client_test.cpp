@@ -100,11 +100,16 @@ TEST_F(BrokerClientTest, WhoIsTurnedAwayForGoodIsToldWhy) {
                 EXPECT_TRUE(send_packet(connection.get(), broker_refusal(kind, "not you"), {}));
             }
         });
-        const auto begin = std::chrono::steady_clock::now();
+        auto begin = std::chrono::steady_clock::now();
         auto client = BrokerClient::connect(path(), {}, kPatience);
-        // Once only because that was its whole time: this process may not have run.
-        for (int i = 0; i < 3 && calls == 1 && std::chrono::steady_clock::now() - begin >= kPatience; ++i)
+        // Once only because the first call took its whole time: this process may not have run.
+        for (int i = 0; i < 3 && kind == BrokerRefusal::Busy && calls == 1 &&
+                        std::chrono::steady_clock::now() - begin >= kPatience;
+             ++i) {
+            calls = 0;
+            begin = std::chrono::steady_clock::now();
             client = BrokerClient::connect(path(), {}, kPatience);
+        }
         ends = true;
         const auto last = connect_to(path());
         broker.join();

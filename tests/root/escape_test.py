@@ -40,7 +40,7 @@ AS_HOST_ROOT = AS_ROOT | {"etc-shadow-read", "proc-fd"}
 
 def launch(*arguments, verb="run", **kwargs):
     return subprocess.run([f"{BUILD}/bin/postern", verb, *arguments], **{"stdin": subprocess.DEVNULL, "capture_output": True,
-                                                                        "text": True, "timeout": 120, **kwargs})
+                                                                        "text": True, "timeout": 600, **kwargs})
 
 
 def hostile(*arguments):
@@ -74,7 +74,7 @@ class EscapeTest(unittest.TestCase):
     def outside(self, *probes, **kwargs):
         only = [word for probe in probes for word in ("--only", probe)]
         return self.findings(subprocess.run(hostile("--expect", "allowed", *only), **{"stdin": subprocess.DEVNULL, "capture_output": True,
-                                                                                     "text": True, "timeout": 120, **kwargs}))
+                                                                                     "text": True, "timeout": 600, **kwargs}))
 
     def assertVerdicts(self, findings, verdict):
         self.assertTrue(findings)

@@ -256,7 +256,7 @@ TEST_F(HolderTest, ASecondBrokerIsRefusedUntilTheFirstIsGone) {
     EXPECT_EQ(second.error().errnum, EBUSY);
     EXPECT_THAT(second.error().message, testing::HasSubstr("another broker is served"));
     EXPECT_TRUE(first->put("still", "served", {}));
-    // A dying one is waited for: 5 s. Where this process did not run for longer than that, it is tried
+    // A dying one is waited for: a second. Where this process did not run for longer than that, it is tried
     // again.
     for (int round = 0; round < 5; ++round) {
         const auto begin = std::chrono::steady_clock::now();
@@ -268,7 +268,7 @@ TEST_F(HolderTest, ASecondBrokerIsRefusedUntilTheFirstIsGone) {
         });
         auto third = HolderKeeper::connect_or_start(folder_);
         later.join();
-        if (!third && third.error().errnum == EBUSY && end - begin > milliseconds(4500)) {
+        if (!third && third.error().errnum == EBUSY && end - begin > milliseconds(700)) {
             first = connect();
             ASSERT_TRUE(first);
             continue;
