@@ -324,6 +324,15 @@ def _await_call(task, number):
         time.sleep(0.05)
 
 
+def children_of(pid):
+    found = set()
+    for each in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{each}/stat") as file:
+            if int(file.read().rsplit(") ", 1)[1].split()[1]) == pid:
+                found.add(int(each))
+    return found
+
+
 def _keep_mappings_locked(child):
     """A process that waits for a page of its own file system, in mmap(2), where nobody else may look at its mappings meanwhile."""
     fuse, target = _mount_fuse()
@@ -761,17 +770,23 @@ if BY_CDEV:
             """The broker looks at all mappings of the machine when a grant has ended; this one's nobody can look at."""
             subprocess.run(["modprobe", "fuse"], check=False)
             os.chmod("/dev/fuse", 0o666)
+            self.stop_broker()
+            self.start_broker(self.CONFIG)
             held = self.holder({"slice": 0}, uid=ALICE)
             locker = self.child(_keep_mappings_locked, uid=BOB)
+            self.addCleanup(locker.kill)
             locked = locker.hear()
+            others = children_of(self.broker.pid)
             looks = subprocess.Popen(["cat", f"/proc/{locked}/cmdline"], stdout=subprocess.DEVNULL)
             held.kill()
             self.assertLess(self.served(), HELD_UP)
             self.assertIsNone(looks.poll(), "the control: whoever looks waits")
+
             def held_up():
                 return wait_until(lambda: "mappings of all processes" in self.grants()[0].get("trouble", ""), PATIENCE)
             self.assertTrue(held_up(), self.log())
-            # Nor is the next broker held up when this one is killed: what looks there has all of its files.
+            # Nor is the next broker held up when this one is killed: what looks there has all of its files, its lock among them.
+            self.assertTrue(wait_until(lambda: children_of(self.broker.pid) - others, PATIENCE))
             self.kill9()
             self.start_broker()
             self.assertTrue(held_up(), self.log())
