@@ -26,7 +26,8 @@ namespace {
 
 /// A holder does nothing that takes time: one that is silent for so long is stopped or stuck.
 constexpr timeval kPatienceWithHolder{10, 0};
-/// How long a broker that was killed may take to be gone; its children hold its files until they exec.
+/// How long a broker that was killed may take to be gone; its children hold its files until they exec, or die
+/// with it.
 constexpr std::chrono::milliseconds kDying(1000);
 constexpr std::chrono::milliseconds kBetweenConnections(10);
 

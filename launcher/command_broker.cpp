@@ -31,6 +31,7 @@
 namespace postern {
 namespace {
 
+/// How long what a broker that was killed had running may take to be gone.
 constexpr std::chrono::milliseconds kDying{1000};
 constexpr std::chrono::milliseconds kBetweenTries{10};
 
@@ -69,7 +70,7 @@ Result<UniqueFd> lock_folder(const std::string& folder) {
         const int error = errno;
         return fail_errno(error, "cannot open {}", path);
     }
-    // What a broker that was killed had running dies with it, a moment later.
+    // Its children have the lock, too, and die with it, a moment later (cgroup_child.cpp).
     int error = EWOULDBLOCK;
     for (const auto end = std::chrono::steady_clock::now() + kDying;
          error == EWOULDBLOCK && std::chrono::steady_clock::now() < end;

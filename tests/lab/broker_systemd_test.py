@@ -219,9 +219,8 @@ class Specification(unittest.TestCase):
         self.assertIn("disk.0", first)
         self.assertNotIn("other.0", first)
         self.assertWatches()
-        # Whole at once, and from a folder that systemd does not watch. In one that it does (/etc/postern, for profiles that are not there
-        # yet) it begins to watch anew, and loses what comes at that very moment.
-        with open("/etc/fresh.json", "w") as file:
+        # Whole at once, from the folder beside it.
+        with open("/etc/postern/fresh.json", "w") as file:
             json.dump({"postern": 1, "device": OTHER, "profile": "virtio-blk-queue"}, file)
         os.rename(file.name, self.OTHER)
         self.addCleanup(lambda: os.path.exists(self.OTHER) and os.unlink(self.OTHER))

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`postern broker` as its callers use it: run, pool, ps, revoke. Runs as root in the guest; see tests/lab/README.md."""
 
+import fcntl
 import glob
 import json
 import os
@@ -271,6 +272,19 @@ class Callers(BrokerLab):
         user = subprocess.run([*as_user(ALICE), POSTERN, "broker"], capture_output=True, text=True, timeout=PATIENCE)
         self.assertEqual(user.returncode, 125)
         self.assertIn("needs root", user.stderr)
+
+    def test_nobody_else_keeps_it_from_starting(self):
+        """By the lock of an earlier one's folder, which everybody may enter."""
+        self.start_broker(ALL)
+        self.stop_broker()
+        path = f"{self.folder}/run/lock"
+        user = subprocess.run([*as_user(ALICE), "flock", "-n", path, "true"], capture_output=True, text=True, timeout=PATIENCE)
+        self.assertIn("Permission denied", user.stderr)
+        with open(path) as lock:  # the control: root may
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            refused = postern("broker", "--config", self.config, "--socket", self.path)
+        self.assertEqual((refused.returncode, "a broker is running already" in refused.stderr), (125, True), refused.stderr)
+        self.start_broker()
 
     def test_a_broker_that_says_nothing_can_be_given_up(self):
         """It answers the first question, and greets nobody after that."""
